@@ -1,0 +1,212 @@
+"""Every setting of Gatehouse, from the environment. docs/configuration.md explains each; a test holds the two together."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import environ
+from django.templatetags.static import static
+from django.urls import reverse_lazy
+
+from gateway_project import environment as env
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+DATA_DIR = Path(env.text("DATA_DIR", str(BASE_DIR / "data"))).resolve()
+
+DEBUG = env.flag("DEBUG", False)
+DATABASES = {"default": env.database("DATABASE_URL", f"sqlite:///{DATA_DIR / 'gatehouse.sqlite3'}")}
+USES_SQLITE = str(DATABASES["default"]["ENGINE"]).endswith("sqlite3")
+# Local: one machine, nothing configured. Only then are secrets made and cookies sent without TLS.
+LOCAL = env.flag("GATEHOUSE_LOCAL", DEBUG or USES_SQLITE)
+
+SECRET_KEY = env.secret("SECRET_KEY", DATA_DIR, LOCAL)
+# Newest first. The first one signs new keys; the others still verify keys made under them.
+KEY_PEPPERS = [p.strip() for p in env.secret("KEY_PEPPERS", DATA_DIR, LOCAL).split(",") if p.strip()]
+# Newest first. The first one encrypts; the others still decrypt what was written under them.
+ENCRYPTION_KEYS = [k.strip() for k in env.secret("ENCRYPTION_KEYS", DATA_DIR, LOCAL).split(",") if k.strip()]
+
+ALLOWED_HOSTS = env.words("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
+CSRF_TRUSTED_ORIGINS = env.words("CSRF_TRUSTED_ORIGINS")
+TRUSTED_PROXIES = env.words("TRUSTED_PROXIES")
+CORS_ALLOWED_ORIGINS = env.words("CORS_ALLOWED_ORIGINS")
+REDIS_URL = env.text("REDIS_URL")
+
+# --- the data plane -------------------------------------------------------------------------------------------------
+MAX_BODY_BYTES = int(env.number("MAX_BODY_BYTES", 10 * 1024 * 1024, 1024))
+MAX_REPLY_BYTES = int(env.number("MAX_REPLY_BYTES", 64 * 1024 * 1024, 1024))
+BODY_TIMEOUT_S = env.number("BODY_TIMEOUT_S", 30, 0.1)
+HEADER_TIMEOUT_S = env.number("HEADER_TIMEOUT_S", 10, 0.1)
+MAX_HEADER_BYTES = int(env.number("MAX_HEADER_BYTES", 32 * 1024, 1024))
+CLIENT_WRITE_TIMEOUT_S = env.number("CLIENT_WRITE_TIMEOUT_S", 30, 0.1)
+DETACHED_LIMIT_S = env.number("DETACHED_LIMIT_S", 60, 0)
+GRACEFUL_TIMEOUT_S = int(env.number("GRACEFUL_TIMEOUT_S", 30, 0))
+KEY_CACHE_SIZE = int(env.number("KEY_CACHE_SIZE", 10_000, 1))
+METRICS_TOKEN = env.text("METRICS_TOKEN")
+
+# --- Django ---------------------------------------------------------------------------------------------------------
+ROOT_URLCONF = "gateway_project.urls"
+ASGI_APPLICATION = "gateway_project.asgi.application"
+WSGI_APPLICATION = "gateway_project.wsgi.application"
+AUTH_USER_MODEL = "accounts.User"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+LOGIN_URL = reverse_lazy("admin:login")
+LOGIN_REDIRECT_URL = reverse_lazy("admin:index")
+
+INSTALLED_APPS = [
+    "unfold",
+    "unfold.contrib.filters",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "django.contrib.humanize",
+    "rest_framework",
+    "csp",
+    "gateway_project",
+    "accounts",
+    "usage",
+    "policies",
+    "proxy",
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    }
+]
+
+if USES_SQLITE:
+    DATABASES["default"]["OPTIONS"] = {
+        # WAL with IMMEDIATE is the pair that never answers "database is locked" (docs/adr/0005).
+        "transaction_mode": "IMMEDIATE",
+        "timeout": 10,
+        "init_command": (
+            "PRAGMA journal_mode=WAL;PRAGMA synchronous=NORMAL;PRAGMA mmap_size=134217728;"
+            "PRAGMA journal_size_limit=27103364;"
+        ),
+    }
+    # In-memory test databases cannot be shared by the threads of the data plane.
+    DATABASES["default"]["TEST"] = {"NAME": str(DATA_DIR / "test.sqlite3")}
+    DATA_DIR.mkdir(parents=True, exist_ok=True)
+else:
+    DATABASES["default"]["OPTIONS"] = {"connect_timeout": 3}
+# Under ASGI each request has a thread of its own, so a kept connection is a leaked one.
+DATABASES["default"]["CONN_MAX_AGE"] = 0
+
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
+]
+
+LANGUAGE_CODE = "en"
+TIME_ZONE = env.text("TIME_ZONE", "UTC")
+USE_TZ = True
+STATIC_URL = "/static/"
+STATIC_ROOT = Path(env.text("STATIC_ROOT", str(DATA_DIR / "static")))
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "whitenoise.storage.CompressedStaticFilesStorage"},
+}
+
+# --- browser security -----------------------------------------------------------------------------------------------
+HTTPS = env.flag("HTTPS", not LOCAL)
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = HTTPS
+SESSION_COOKIE_HTTPONLY = CSRF_COOKIE_HTTPONLY = True
+SECURE_SSL_REDIRECT = HTTPS
+SECURE_REDIRECT_EXEMPT = [r"^(healthz|readyz|metrics)$"]
+SECURE_HSTS_SECONDS = 31_536_000 if HTTPS else 0
+SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = HTTPS
+if TRUSTED_PROXIES:
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+X_FRAME_OPTIONS = "DENY"
+SECURE_REFERRER_POLICY = "same-origin"
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": ["'self'"],
+        "img-src": ["'self'", "data:"],
+        "object-src": ["'none'"],
+        "base-uri": ["'self'"],
+        "form-action": ["'self'"],
+        "frame-ancestors": ["'none'"],
+    }
+}
+
+# --- Celery ---------------------------------------------------------------------------------------------------------
+CELERY_BROKER_URL = env.text("CELERY_BROKER_URL", REDIS_URL or "filesystem://")
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_TIMEZONE = "UTC"
+if CELERY_BROKER_URL.startswith("filesystem://"):
+    BROKER_DIR = DATA_DIR / "broker"
+    for folder in ("messages", "processed", "control"):
+        (BROKER_DIR / folder).mkdir(parents=True, exist_ok=True)
+    CELERY_BROKER_TRANSPORT_OPTIONS = {
+        # One folder both ways: what is sent is what is received.
+        "data_folder_in": str(BROKER_DIR / "messages"),
+        "data_folder_out": str(BROKER_DIR / "messages"),
+        "processed_folder": str(BROKER_DIR / "processed"),
+        "control_folder": str(BROKER_DIR / "control"),
+        "store_processed": False,
+    }
+CELERY_BEAT_SCHEDULE_FILENAME = str(DATA_DIR / "celerybeat-schedule")
+CELERY_BEAT_SCHEDULE = {
+    "roll up usage": {"task": "usage.tasks.roll_up", "schedule": 20.0},
+}
+
+# --- e-mail ---------------------------------------------------------------------------------------------------------
+if env.text("EMAIL_URL"):
+    vars().update(environ.Env.email_url_config(env.text("EMAIL_URL")))
+else:
+    EMAIL_BACKEND = "django.core.mail.backends.console.EmailBackend"
+
+# --- logs: JSON lines on stdout, the request id in each ------------------------------------------------------------
+LOG_LEVEL = env.text("LOG_LEVEL", "INFO").upper()
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"json": {"()": "gateway_project.logs.JsonFormatter"}},
+    "handlers": {"stdout": {"class": "logging.StreamHandler", "stream": sys.stdout, "formatter": "json"}},
+    "root": {"handlers": ["stdout"], "level": LOG_LEVEL},
+    "loggers": {
+        "uvicorn.access": {"level": "WARNING"},
+        "django.server": {"level": "WARNING"},
+        "httpx": {"level": "WARNING"},
+    },
+}
+
+UNFOLD = {
+    "SITE_TITLE": "Gatehouse",
+    "SITE_HEADER": "Gatehouse",
+    "SITE_SUBHEADER": "LLM gateway",
+    "SITE_SYMBOL": "gate",
+    "SITE_URL": "/admin/",
+    "SHOW_HISTORY": True,
+    "SHOW_VIEW_ON_SITE": False,
+    "DASHBOARD_CALLBACK": "usage.dashboard.fill",
+    "STYLES": [lambda request: static("admin/gatehouse.css")],
+}
