@@ -10,11 +10,14 @@ Moments, in order: `request` -> (`reply` | `error` | `stream` and then its `feed
 
 from __future__ import annotations
 
+import json
 import ssl
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
+
+import orjson
 
 from policies.types import Exchange
 from usage.pricing import TokenUsage
@@ -77,9 +80,10 @@ class UnsupportedRequest(Exception):
 class StreamTranslator(Protocol):
     """Turns one provider's stream into OpenAI's. `feed` and `end` give whole SSE events as bytes, possibly none.
 
-    usage      the tokens, as soon as they are known
+    usage      the tokens of the whole answer, as soon as the provider has said them
     finished   the provider said that the answer is complete
-    error      OpenAI's error object, when the provider reported one in mid-stream
+    error      OpenAI's error object, when the provider reported one in mid-stream; no event is given for it,
+               whoever relays the stream writes it and closes
     """
 
     usage: TokenUsage | None
@@ -90,7 +94,8 @@ class StreamTranslator(Protocol):
         """`event`: the SSE event name ("" when absent); `data`: its data, lines joined. Raises NonsenseReply."""
 
     def end(self) -> bytes:
-        """After the provider's last event: what is still to be said, `data: [DONE]` included."""
+        """After the provider's last event: what is still to be said, `data: [DONE]` included. Nothing when the
+        stream broke off (`finished` is false)."""
 
 
 class Adapter(ABC):
@@ -99,7 +104,8 @@ class Adapter(ABC):
     endpoints: ClassVar[frozenset[str]]  # names in proxy.endpoints
     default_base_url: ClassVar[str] = ""
     default_api_version: ClassVar[str] = ""
-    # Answers in this process, with no socket: (exchange, body) -> whole body, or the events of a stream.
+    # Answers in this process, with no socket: the whole body, or for a stream its SSE events, one at a time, with the
+    # usage event and [DONE] as OpenAI sends them. `request` has refused what it cannot answer.
     answer: Callable[[Exchange], bytes | Iterable[bytes]] | None = None
 
     @abstractmethod
@@ -121,6 +127,37 @@ class Adapter(ABC):
     @abstractmethod
     def probe(self, target: Target) -> UpstreamRequest:
         """A harmless, free request that shows whether address and key are right: for "Test connection"."""
+
+
+def encode(value: dict[str, Any]) -> bytes:
+    """JSON as it is sent. Raises UnsupportedRequest when `value` holds what JSON cannot carry."""
+    try:
+        return orjson.dumps(value)
+    except TypeError:
+        # Integers beyond 64 bits, lone surrogates and deep nesting are valid JSON and more than orjson writes.
+        try:
+            return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
+        except (ValueError, RecursionError):
+            raise UnsupportedRequest("A number is too large, or something is nested too deeply.") from None
+
+
+def decode(body: bytes, *, exact: bool = False) -> dict[str, Any]:
+    """A provider's JSON object. `exact` keeps integers beyond 64 bits, at twice the time. Raises NonsenseReply."""
+    try:
+        value = json.loads(body.decode()) if exact else orjson.loads(body)
+    except (ValueError, RecursionError):
+        value = None if exact else _decode_leniently(body)
+    if not isinstance(value, dict):
+        raise NonsenseReply("not a JSON object")
+    return value
+
+
+def _decode_leniently(body: bytes) -> Any:
+    """Halves of emoji (lone surrogates) and NaN come in real answers; clients' own parsers take them."""
+    try:
+        return json.loads(body.decode())
+    except (ValueError, RecursionError):
+        return None
 
 
 ADAPTERS: dict[str, Adapter] = {}
