@@ -1,6 +1,23 @@
+from __future__ import annotations
+
+from typing import Any
+
 from django.apps import AppConfig
+from django.db.models.signals import post_delete, post_save
 
 
 class ProxyConfig(AppConfig):
     name = "proxy"
     verbose_name = "Providers and models"
+
+    def ready(self) -> None:
+        for model in ("Provider", "Model", "Route"):
+            for signal in (post_save, post_delete):
+                signal.connect(_bump, sender=self.get_model(model), dispatch_uid=f"catalogue {model}")
+
+
+def _bump(**_kwargs: Any) -> None:
+    """Whatever saves a row of the catalogue, the data plane hears of it."""
+    from accounts import versions
+
+    versions.bump(versions.CATALOGUE)
