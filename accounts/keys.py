@@ -6,12 +6,15 @@
 The secret is 43 base62 characters (256 bits). The checksum is the CRC-32 of everything before it, in base62, as GitHub's
 tokens have it: a typo is refused without a look-up, and secret scanners can tell a leaked key from a look-alike.
 The public id may be logged and shown; the secret is never stored, only its keyed digest.
+
+A key of a replaced system has any format. Of it only the digest of its SHA-256 is stored, by which it is found.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 import secrets
 import zlib
 from dataclasses import dataclass
@@ -21,9 +24,13 @@ ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 PUBLIC_ID_CHARS = 12
 SECRET_CHARS = 43
 CHECKSUM_CHARS = 6
-SECRET_AT = len(PREFIX) + PUBLIC_ID_CHARS + 1
-KEY_CHARS = SECRET_AT + SECRET_CHARS + CHECKSUM_CHARS
-_LETTERS = frozenset(ALPHABET)
+MAX_OLD_KEY_CHARS = 512
+_WELL_FORMED = re.compile(
+    f"{PREFIX}([0-9A-Za-z]{{{PUBLIC_ID_CHARS}}})-[0-9A-Za-z]{{{SECRET_CHARS + CHECKSUM_CHARS}}}"
+)
+# The checksum is made on every call: three look-ups of two digits cost a third of six divisions.
+_TWO_DIGITS = [high + low for high in ALPHABET for low in ALPHABET]
+_BLOCK_BYTES = hashlib.sha256().block_size
 
 
 class MalformedKey(ValueError):
@@ -44,7 +51,7 @@ class Peppers:
     def __init__(self, values: list[str]) -> None:
         if not values:
             raise ValueError("At least one pepper is needed.")
-        self._by_fingerprint = {self.fingerprint(value): value.encode() for value in values}
+        self._by_fingerprint = {self.fingerprint(value): _Pepper(value.encode()) for value in values}
         self._newest = self.fingerprint(values[0])
 
     @staticmethod
@@ -66,7 +73,25 @@ class Peppers:
         return hmac.compare_digest(self._hmac(digest.pepper, key), digest.value)
 
     def _hmac(self, fingerprint: str, key: str) -> str:
-        return hmac.digest(self._by_fingerprint[fingerprint], key.encode("utf-8", "surrogatepass"), "sha256").hex()
+        return self._by_fingerprint[fingerprint].hmac(key.encode("utf-8", "surrogatepass"))
+
+
+class _Pepper:
+    """HMAC-SHA-256 with the work that depends on the pepper alone (RFC 2104: ipad and opad) done once, not per call."""
+
+    __slots__ = ("_inner", "_outer")
+
+    def __init__(self, value: bytes) -> None:
+        block = (hashlib.sha256(value).digest() if len(value) > _BLOCK_BYTES else value).ljust(_BLOCK_BYTES, b"\0")
+        self._inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in block))
+        self._outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in block))
+
+    def hmac(self, message: bytes) -> str:
+        inner = self._inner.copy()
+        inner.update(message)
+        outer = self._outer.copy()
+        outer.update(inner.digest())
+        return outer.hexdigest()
 
 
 def make_public_id() -> str:
@@ -81,21 +106,24 @@ def make_key(public_id: str) -> str:
 
 def checksum(unsigned: str) -> str:
     """CRC-32 of the text in base62, six digits, most significant first."""
-    number = zlib.crc32(unsigned.encode())
-    digits = ""
-    for _ in range(CHECKSUM_CHARS):
-        number, rest = divmod(number, 62)
-        digits = ALPHABET[rest] + digits
-    return digits
+    rest, low = divmod(zlib.crc32(unsigned.encode()), 3844)
+    high, middle = divmod(rest, 3844)
+    return _TWO_DIGITS[high] + _TWO_DIGITS[middle] + _TWO_DIGITS[low]
 
 
 def public_id(key: str) -> str:
     """The public id of a well-formed key. Raises MalformedKey; costs no look-up."""
-    if len(key) != KEY_CHARS or not key.startswith(PREFIX) or key[SECRET_AT - 1] != "-":
-        raise MalformedKey("not a Gatehouse key")
-    identifier = key[len(PREFIX) : SECRET_AT - 1]
-    if not (_LETTERS.issuperset(identifier) and _LETTERS.issuperset(key[SECRET_AT:])):
+    match = _WELL_FORMED.fullmatch(key)
+    if match is None:
         raise MalformedKey("not a Gatehouse key")
     if checksum(key[:-CHECKSUM_CHARS]) != key[-CHECKSUM_CHARS:]:
         raise MalformedKey("the checksum does not fit: a typing mistake, or a key that was cut off")
-    return identifier
+    return match[1]
+
+
+def old_key_sha256(key: str) -> str:
+    """What is known of a key of a replaced system: its SHA-256 in lower-case hex, which that system can export.
+    Raises MalformedKey for what no header could carry; any other format is possible."""
+    if not 0 < len(key) <= MAX_OLD_KEY_CHARS or not key.isascii() or not key.isprintable() or key != key.strip():
+        raise MalformedKey(f"not 1 to {MAX_OLD_KEY_CHARS} printable ASCII characters")
+    return hashlib.sha256(key.encode()).hexdigest()

@@ -8,6 +8,7 @@ Allowed models: null = every enabled model, [] = none. In effect: the intersecti
 from __future__ import annotations
 
 from django.contrib.auth.models import AbstractUser
+from django.core.exceptions import ValidationError
 from django.core.validators import RegexValidator
 from django.db import models
 from django.utils import timezone
@@ -155,11 +156,22 @@ class ApiKey(models.Model):
         verbose_name = "API key"
         ordering = ["-id"]
         constraints = [
-            models.UniqueConstraint(fields=["team", "user", "name"], name="one_key_name_per_owner", nulls_distinct=False)
+            models.UniqueConstraint(fields=["team", "user", "name"], name="one_key_name_per_owner"),
+            # A second one, because a null is distinct from every null (and SQLite knows no other way).
+            models.UniqueConstraint(
+                fields=["team", "name"],
+                condition=models.Q(user=None),
+                name="one_service_key_name_per_team",
+                violation_error_message="The team already has a service key with this name.",
+            ),
         ]
 
     def __str__(self) -> str:
         return f"{self.name} ({self.public_id})"
+
+    def clean(self) -> None:
+        if self.imported_digest and not self.digest and self.expires_at is None:
+            raise ValidationError({"expires_at": "A key of a replaced system needs an end date."})
 
 
 class ConfigVersion(models.Model):

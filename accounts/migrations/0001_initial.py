@@ -114,6 +114,10 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name='apikey',
-            constraint=models.UniqueConstraint(fields=('team', 'user', 'name'), name='one_key_name_per_owner', nulls_distinct=False),
+            constraint=models.UniqueConstraint(fields=('team', 'user', 'name'), name='one_key_name_per_owner'),
+        ),
+        migrations.AddConstraint(
+            model_name='apikey',
+            constraint=models.UniqueConstraint(condition=models.Q(('user', None)), fields=('team', 'name'), name='one_service_key_name_per_team', violation_error_message='The team already has a service key with this name.'),
         ),
     ]
