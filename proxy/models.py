@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
 from django.db import models
+from django.utils import timezone
 
 from proxy.encryption import EncryptedField, decrypt, decrypt_json, encrypt, encrypt_json
 
@@ -124,6 +125,7 @@ class Model(models.Model):
         help_text="Seconds for all routes together, until the answer begins.",
     )
     enabled = models.BooleanField(default=True, help_text="A disabled model is unknown to callers.")
+    created_at = models.DateTimeField(default=timezone.now, editable=False, help_text="When it was set up.")
 
     class Meta:
         ordering = ["name"]
@@ -136,9 +138,7 @@ class Route(models.Model):
     """One way to answer for a model. Tried in order; routes of the same order share the calls by weight."""
 
     model = models.ForeignKey(Model, on_delete=models.CASCADE, related_name="routes", help_text="What is asked for.")
-    provider = models.ForeignKey(
-        Provider, on_delete=models.CASCADE, related_name="routes", help_text="Who answers it."
-    )
+    provider = models.ForeignKey(Provider, on_delete=models.CASCADE, related_name="routes", help_text="Who answers it.")
     upstream_model = models.CharField(
         max_length=200, blank=True, help_text="The provider's name for the model (Azure: deployment). Empty: the same."
     )

@@ -1,0 +1,165 @@
+"""Start and stop of a web process: what must be right before the first call, and not be lost after the last."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import time
+from asyncio import to_thread
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from django.conf import settings
+from django.db import connection
+
+from accounts import versions
+from accounts.authentication import Authenticator
+from accounts.keys import Peppers
+from gateway_project import checks, environment_providers
+from proxy.asgi import Door
+from proxy.call import Receive, Send
+from proxy.pipeline import Gateway, Limits
+from proxy.snapshot import Holder
+from proxy.upstream import AiohttpUpstream
+from proxy.watch import Watch
+from usage import metrics
+from usage.flusher import Flusher
+from usage.journal import Journal
+
+logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+# The process before this one may be finishing its last streams.
+LOCK_TRIES = 20
+LOCK_PAUSE_S = 0.1
+POSTGRES_LOCK = 0x6761746568  # "gateh"
+
+
+class Refused(Exception):
+    """The process must not serve; the message says why and what to do."""
+
+
+class Lifespan:
+    """Answers ASGI's lifespan scope: opens everything and hands it to the door, and closes it in the other order."""
+
+    def __init__(self, door: Door) -> None:
+        self._door = door
+        self._closers: list[Callable[[], object]] = []
+        self.holder = Holder()
+
+    async def __call__(self, receive: Receive, send: Send) -> None:
+        await receive()
+        try:
+            await self.start()
+        except Exception as error:
+            if not isinstance(error, Refused):
+                logger.exception("the gateway cannot start")
+            await self.stop()
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            return
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self.stop()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def start(self) -> None:
+        """Raises Refused, and whatever the database raises."""
+        problems = await to_thread(_in_thread, checks.run_start_checks)
+        if problems:
+            raise Refused("; ".join(problems))
+        if not settings.REDIS_URL:
+            self._closers.append(await to_thread(_in_thread, be_the_only_one))
+        await to_thread(_in_thread, environment_providers.sync)
+        peppers = Peppers(settings.KEY_PEPPERS)
+        authenticator = Authenticator(peppers, settings.KEY_CACHE_SIZE)
+        self._closers.append(authenticator.close)
+        watch = Watch(
+            {versions.IDENTITY: authenticator.refresh, versions.CATALOGUE: self.holder.refresh},
+            on_confirmed=self._confirm,
+            is_due=lambda: self.holder.is_due,
+        )
+        await to_thread(_in_thread, watch.load)
+        watch.start()
+        self._closers.append(watch.stop)
+        journal = Journal(settings.DATA_DIR / "journal")
+        flusher = Flusher(journal)
+        flusher.start()
+        self._closers.append(flusher.stop)
+        upstream = AiohttpUpstream()
+        self._upstream = upstream
+        self._door.gateway = Gateway(authenticator, self.holder, upstream, journal, limits())
+
+    async def stop(self) -> None:
+        if self._door.gateway is not None:
+            self._door.gateway = None
+            await self._upstream.close()
+        for close in reversed(self._closers):
+            await to_thread(close)
+        self._closers.clear()
+
+    def _confirm(self) -> None:
+        self.holder.confirm()
+        metrics.SNAPSHOT_AGE.set(self.holder.age_s)
+
+
+def limits() -> Limits:
+    return Limits(
+        max_body_bytes=settings.MAX_BODY_BYTES,
+        max_reply_bytes=settings.MAX_REPLY_BYTES,
+        body_timeout_s=settings.BODY_TIMEOUT_S,
+        write_timeout_s=settings.CLIENT_WRITE_TIMEOUT_S,
+        detached_limit_s=settings.DETACHED_LIMIT_S,
+    )
+
+
+def be_the_only_one() -> Callable[[], None]:
+    """Without Redis, limits and revocations hold in one web process only: refuse to be the second one.
+
+    Gives the function that lets go. Raises Refused.
+    """
+    descriptor = _lock_file(settings.DATA_DIR / "web.lock")
+    message = "Another web process is running without REDIS_URL. Set REDIS_URL to run more than one, or stop the other."
+    if descriptor is None:
+        raise Refused(message)
+    if connection.vendor != "postgresql":
+        return lambda: os.close(descriptor)
+    held = connection.copy()
+    with held.cursor() as cursor:
+        cursor.execute("SELECT pg_try_advisory_lock(%s)", [POSTGRES_LOCK])
+        row = cursor.fetchone()
+    if not row or not row[0]:
+        held.close()
+        os.close(descriptor)
+        raise Refused(message)
+
+    def release() -> None:
+        held.close()
+        os.close(descriptor)
+
+    # Held by this thread's copy, closed by another's.
+    held.inc_thread_sharing()
+    return release
+
+
+def _lock_file(path: Path) -> int | None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    for _ in range(LOCK_TRIES):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return descriptor
+        except OSError:
+            time.sleep(LOCK_PAUSE_S)
+    os.close(descriptor)
+    return None
+
+
+def _in_thread(step: Callable[[], Result]) -> Result:
+    """Run a step that queries, and leave no connection behind in the thread of the pool."""
+    try:
+        return step()
+    finally:
+        connection.close()
