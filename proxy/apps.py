@@ -11,6 +11,11 @@ class ProxyConfig(AppConfig):
     verbose_name = "Providers and models"
 
     def ready(self) -> None:
+        from accounts import catalogue
+        from proxy import selectors
+        from proxy.endpoints import ENDPOINTS
+
+        catalogue.set_names(models=selectors.model_names, endpoints=lambda: list(ENDPOINTS))
         for model in ("Provider", "Model", "Route"):
             for signal in (post_save, post_delete):
                 signal.connect(_bump, sender=self.get_model(model), dispatch_uid=f"catalogue {model}")
