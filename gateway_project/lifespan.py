@@ -78,7 +78,7 @@ class Lifespan:
         self._closers.append(authenticator.close)
         watch = Watch(
             {versions.IDENTITY: authenticator.refresh, versions.CATALOGUE: self.holder.refresh},
-            on_confirmed=self._confirm,
+            on_confirmed=lambda: self._confirm(authenticator),
             is_due=lambda: self.holder.is_due,
         )
         await to_thread(_in_thread, watch.load)
@@ -100,7 +100,8 @@ class Lifespan:
             await to_thread(close)
         self._closers.clear()
 
-    def _confirm(self) -> None:
+    def _confirm(self, authenticator: Authenticator) -> None:
+        authenticator.confirm()
         self.holder.confirm()
         metrics.SNAPSHOT_AGE.set(self.holder.age_s)
 

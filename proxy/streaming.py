@@ -16,6 +16,7 @@ from proxy.providers.base import NonsenseReply, StreamTranslator
 from proxy.providers.openai import is_usage_only, usage_of
 from usage.pricing import TokenUsage
 
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 DONE = b"data: [DONE]\n\n"
 MAX_EVENT_BYTES = 16 * 1024 * 1024
 # In a JSON string these would be escaped (\"usage\":), so text that a model writes cannot look like one.
@@ -29,9 +30,12 @@ class Framer:
 
     def __init__(self) -> None:
         self._tail = bytearray()
+        self._at_start = True
 
     def feed(self, chunk: bytes) -> bytes:
         """The whole events that are complete now, b"" when none is. Raises NonsenseReply when an event has no end."""
+        if self._at_start:
+            chunk = self._without_mark(chunk)
         if not self._tail:
             if chunk.endswith(b"\n\n"):
                 return chunk
@@ -47,6 +51,15 @@ class Framer:
         block = bytes(self._tail[:end])
         del self._tail[:end]
         return block
+
+    def _without_mark(self, chunk: bytes) -> bytes:
+        """One byte-order mark may come before everything; it may itself be cut in two."""
+        start = bytes(self._tail) + chunk
+        if len(start) < len(BYTE_ORDER_MARK) and BYTE_ORDER_MARK.startswith(start):
+            return chunk
+        self._at_start = False
+        self._tail.clear()
+        return start.removeprefix(BYTE_ORDER_MARK)
 
     def end(self) -> bytes:
         """What is left when the stream ends: a last event whose blank line is missing is still an event."""

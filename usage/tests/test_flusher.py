@@ -1,0 +1,169 @@
+"""From the journal into the database: every call once, whatever dies in between."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from django.db import OperationalError
+
+from usage import flusher as flusher_module
+from usage.flusher import Flusher
+from usage.journal import Journal, segments_of
+from usage.models import UsageEvent
+from usage.services import new_event_id
+
+pytestmark = pytest.mark.django_db(transaction=True)
+clock = itertools.count(1_790_000_000_000_000)
+
+
+def record(**changed: Any) -> dict[str, Any]:
+    at = next(clock)
+    return {
+        "id": new_event_id(at), "at": at, "request_id": "req_1", "endpoint": "chat/completions", "key_id": None,
+        "key_label": "laptop (abc)", "user_id": None, "team_id": None, "model": "gpt", "provider": "openai",
+        "upstream_model": "gpt", "streamed": False, "end_user": "", "client_ip": "127.0.0.1", "user_agent": "",
+        "organization": "", "trace_id": "", "tags": {"project": "apollo"}, "status": 0, "error_code": "gateway_died",
+        "prompt_tokens": 7, "completion_tokens": 0, "cached_tokens": 0, "cache_write_tokens": 0, "reasoning_tokens": 0,
+        "estimated": True, "cost_nano_usd": 700, "latency_us": 0, "first_byte_us": None, "attempts": 1, **changed,
+    }  # fmt: skip
+
+
+def ending(opened: dict[str, Any], **changed: Any) -> dict[str, Any]:
+    return {"id": opened["id"], "status": 200, "error_code": "", "estimated": False, "completion_tokens": 5, **changed}
+
+
+@pytest.fixture
+def logged() -> list[bytes]:
+    return []
+
+
+@pytest.fixture
+def flusher(tmp_path: Path, logged: list[bytes]) -> Iterator[Flusher]:
+    journal = Journal(tmp_path, segment_bytes=2000)
+    yield Flusher(journal, logged.append)
+    journal.close()
+
+
+def flush(flusher: Flusher) -> None:
+    for _ in range(3):
+        flusher.flush()
+
+
+def test_settled_call_is_one_event_with_what_its_end_said(flusher: Flusher) -> None:
+    opened = record()
+    flusher.journal.open(opened)
+    flusher.journal.settle(ending(opened))
+    flush(flusher)
+    event = UsageEvent.objects.get()
+    assert (event.status, event.completion_tokens, event.prompt_tokens, event.estimated) == (200, 5, 7, False)
+    assert event.tags == {"project": "apollo"}
+
+
+def test_open_call_waits_for_its_end(flusher: Flusher) -> None:
+    flusher.journal.open(record())
+    flush(flusher)
+    assert not UsageEvent.objects.exists()
+
+
+def test_refused_call_is_an_event_too(flusher: Flusher) -> None:
+    flusher.journal.whole(record(status=403, error_code="endpoint_not_allowed", attempts=0))
+    flush(flusher)
+    assert UsageEvent.objects.get().error_code == "endpoint_not_allowed"
+
+
+def test_one_log_line_a_call_without_text(flusher: Flusher, logged: list[bytes]) -> None:
+    flusher.journal.whole(record(status=200, end_user="carol@example.org"))
+    flush(flusher)
+    (line,) = b"".join(logged).splitlines()
+    assert orjson.loads(line)["request_id"] == "req_1"
+    assert b"carol" not in line
+
+
+def test_database_that_is_away_loses_nothing(flusher: Flusher, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(rows: list[Any]) -> None:
+        raise OperationalError("gone")
+
+    real = flusher_module.insert_events
+    monkeypatch.setattr(flusher_module, "insert_events", away)
+    for _ in range(30):
+        flusher.journal.whole(record())
+    flush(flusher)
+    assert flusher.waiting == 30
+    monkeypatch.setattr(flusher_module, "insert_events", real)
+    monkeypatch.setattr(flusher, "_next_try", 0.0)
+    flush(flusher)
+    assert UsageEvent.objects.count() == 30
+
+
+def test_lines_stay_in_the_journal_when_too_many_rows_wait(flusher: Flusher, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(rows: list[Any]) -> None:
+        raise OperationalError("gone")
+
+    monkeypatch.setattr(flusher_module, "insert_events", away)
+    monkeypatch.setattr(flusher_module, "MAX_WAITING_ROWS", 10)
+    monkeypatch.setattr(flusher_module, "READ_BYTES", 3000)
+    for _ in range(100):
+        flusher.journal.whole(record())
+        flusher.flush()
+    assert flusher.waiting < 40
+
+
+def test_drained_segments_are_deleted_and_open_ones_kept(flusher: Flusher) -> None:
+    opened = record()
+    flusher.journal.open(opened)
+    for _ in range(20):
+        flusher.journal.whole(record())
+        flush(flusher)
+    first, *_ = segments_of(flusher.journal.folder, flusher.journal.owner)
+    assert first.name.endswith("-000001.jsonl"), "its call is still open"
+    flusher.journal.settle(ending(opened))
+    flush(flusher)
+    assert len(segments_of(flusher.journal.folder, flusher.journal.owner)) <= 2
+    assert UsageEvent.objects.count() == 21
+
+
+def test_calls_of_a_dead_process_are_adopted_once(flusher: Flusher, tmp_path: Path) -> None:
+    dead = Journal(tmp_path)
+    settled, cut_off = record(), record(request_id="req_cut")
+    dead.open(settled)
+    dead.open(cut_off)
+    dead.settle(ending(settled))
+    dead.close()
+    flusher.adopt()
+    flusher.adopt()
+    assert UsageEvent.objects.count() == 2
+    orphan = UsageEvent.objects.get(request_id="req_cut")
+    assert (orphan.status, orphan.error_code, orphan.estimated) == (0, "gateway_died", True)
+    assert not segments_of(tmp_path, dead.owner)
+
+
+def test_living_process_is_not_adopted(flusher: Flusher, tmp_path: Path) -> None:
+    living = Journal(tmp_path)
+    living.open(record())
+    flusher.adopt()
+    assert not UsageEvent.objects.exists()
+    living.close()
+
+
+def test_event_that_was_already_inserted_is_not_doubled(flusher: Flusher, tmp_path: Path) -> None:
+    again = record(status=200)
+    flusher.journal.whole(dict(again))
+    flush(flusher)
+    dead = Journal(tmp_path)
+    dead.whole(dict(again))
+    dead.close()
+    flusher.adopt()
+    assert UsageEvent.objects.count() == 1
+
+
+def test_record_that_is_no_event_is_skipped_and_the_others_kept(flusher: Flusher, caplog: Any) -> None:
+    flusher.journal.whole({"id": "x"})
+    flusher.journal.whole(record())
+    flush(flusher)
+    assert UsageEvent.objects.count() == 1
+    assert "not a usage event" in caplog.text
