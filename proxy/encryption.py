@@ -44,6 +44,17 @@ def decrypt(token: str) -> str:
         raise Undecryptable("This was encrypted under a key that is not in ENCRYPTION_KEYS.") from error
 
 
+def rotate(token: str) -> str:
+    """The same secret under the newest key; `token` itself when it is under it already. Raises Undecryptable."""
+    if not token:
+        return ""
+    try:
+        _fernet(tuple(settings.ENCRYPTION_KEYS[:1])).decrypt(token.encode())
+    except (InvalidToken, ValueError):
+        return encrypt(decrypt(token))
+    return token
+
+
 def encrypt_json(value: dict[str, Any]) -> str:
     return encrypt(json.dumps(value)) if value else ""
 
