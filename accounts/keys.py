@@ -3,8 +3,8 @@
     sk-gh-<public id>-<secret><checksum>
           12 base62   43      6 base62
 
-The secret is 43 base62 characters (256 bits). The checksum is the CRC-32 of everything before it, in base62, as GitHub's
-tokens have it: a typo is refused without a look-up, and secret scanners can tell a leaked key from a look-alike.
+The secret is 43 base62 characters (256 bits). The checksum is the CRC-32 of everything before it, in base62, as the
+tokens of GitHub have it: a typo is refused without a look-up, and secret scanners tell a leaked key from a look-alike.
 The public id may be logged and shown; the secret is never stored, only its keyed digest.
 
 A key of a replaced system has any format. Of it only the digest of its SHA-256 is stored, by which it is found.
@@ -25,11 +25,10 @@ PUBLIC_ID_CHARS = 12
 SECRET_CHARS = 43
 CHECKSUM_CHARS = 6
 MAX_OLD_KEY_CHARS = 512
-_WELL_FORMED = re.compile(
-    f"{PREFIX}([0-9A-Za-z]{{{PUBLIC_ID_CHARS}}})-[0-9A-Za-z]{{{SECRET_CHARS + CHECKSUM_CHARS}}}"
-)
+_WELL_FORMED = re.compile(f"{PREFIX}([0-9A-Za-z]{{{PUBLIC_ID_CHARS}}})-[0-9A-Za-z]{{{SECRET_CHARS + CHECKSUM_CHARS}}}")
 # The checksum is made on every call: three look-ups of two digits cost a third of six divisions.
 _TWO_DIGITS = [high + low for high in ALPHABET for low in ALPHABET]
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _BLOCK_BYTES = hashlib.sha256().block_size
 
 
@@ -127,3 +126,7 @@ def old_key_sha256(key: str) -> str:
     if not 0 < len(key) <= MAX_OLD_KEY_CHARS or not key.isascii() or not key.isprintable() or key != key.strip():
         raise MalformedKey(f"not 1 to {MAX_OLD_KEY_CHARS} printable ASCII characters")
     return hashlib.sha256(key.encode()).hexdigest()
+
+
+def is_sha256(text: str) -> bool:
+    return _SHA256.fullmatch(text) is not None

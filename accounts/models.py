@@ -59,7 +59,9 @@ class Team(models.Model):
         help_text="Set on the team that every person has for themselves.",
     )
     created_at = models.DateTimeField(default=timezone.now, editable=False, help_text="When the team was made.")
-    members = models.ManyToManyField("User", through="Membership", related_name="teams", help_text="Its people.")
+    members: models.ManyToManyField[User, Membership] = models.ManyToManyField(
+        "User", through="Membership", related_name="teams", help_text="Its people."
+    )
 
     class Meta:
         ordering = ["name"]

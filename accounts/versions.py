@@ -7,6 +7,7 @@ admin or a shell counts; `.update()` and bulk writes send no signal and must cal
 from __future__ import annotations
 
 import logging
+import time
 
 import redis
 from django.conf import settings
@@ -18,8 +19,10 @@ from accounts.models import ConfigVersion
 IDENTITY = "identity"  # users, teams, memberships, keys
 CATALOGUE = "catalogue"  # providers, models, routes, prices
 CHANNEL = "gatehouse:config"
+QUIET_S = 0.1  # a bulk change bumps once a row, and one message for all is enough
 
 logger = logging.getLogger(__name__)
+_published_at: dict[str, float] = {}
 
 
 def bump(part: str) -> None:
@@ -36,6 +39,10 @@ def current() -> dict[str, int]:
 
 def _publish(part: str) -> None:
     """Best effort: the watchers poll anyway."""
+    now = time.monotonic()
+    if now - _published_at.get(part, float("-inf")) < QUIET_S:
+        return
+    _published_at[part] = now
     try:
         with redis.Redis.from_url(settings.REDIS_URL, socket_timeout=0.5, socket_connect_timeout=0.5) as client:
             client.publish(CHANNEL, part)
