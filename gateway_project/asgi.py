@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from typing import Any, cast
 
 from django.core.asgi import get_asgi_application
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "gateway_project.settings")
-django_application = get_asgi_application()
+django_application = cast(Any, get_asgi_application())  # typed for its own scopes only
 
 from django.conf import settings  # noqa: E402 - Django's apps must be loaded first
 

@@ -23,6 +23,10 @@ from django.conf import settings
 
 KEEP_ALIVE_S = 75  # pooled SDK clients keep theirs for a minute; who closes first resets the other
 MAX_HEADERS = 100
+# Read once: Django's settings object costs a microsecond at each look.
+MAX_HEADER_BYTES = settings.MAX_HEADER_BYTES
+HEADER_TIMEOUT_S = settings.HEADER_TIMEOUT_S
+USER_TIMEOUT_MS = int(settings.CLIENT_WRITE_TIMEOUT_S * 1000)
 MAX_URL_BYTES = 8 * 1024
 ERROR = b"HTTP/1.1 %b\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%b"
 STATUS_LINES = {400: b"400 Bad Request", 414: b"414 URI Too Long", 431: b"431 Request Header Fields Too Large"}
@@ -45,8 +49,7 @@ class Protocol(HttpToolsProtocol):
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             if hasattr(socket, "TCP_USER_TIMEOUT"):
                 # A client that vanished without a word: what was sent to it stays unacknowledged.
-                milliseconds = int(settings.CLIENT_WRITE_TIMEOUT_S * 1000)
-                raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
+                raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
         self._in_head = True
         self._watch_head()
 
@@ -64,7 +67,7 @@ class Protocol(HttpToolsProtocol):
         super().data_received(data)
         if not self._in_head:
             self._head_bytes = 0
-        elif self._head_bytes > settings.MAX_HEADER_BYTES:
+        elif self._head_bytes > MAX_HEADER_BYTES:
             self._refuse(431, b"The headers of the request are too large.")
         elif self._head_timer is None:
             self._watch_head()
@@ -100,12 +103,12 @@ class Protocol(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def _is_head_too_large(self) -> bool:
-        if self._head_bytes <= settings.MAX_HEADER_BYTES:
+        if self._head_bytes <= MAX_HEADER_BYTES:
             return False  # head and body together are not even as long
-        return sum(len(name) + len(value) for name, value in self.headers) > settings.MAX_HEADER_BYTES
+        return sum(len(name) + len(value) for name, value in self.headers) > MAX_HEADER_BYTES
 
     def _watch_head(self) -> None:
-        self._head_timer = self.loop.call_later(settings.HEADER_TIMEOUT_S, self._head_too_slow)
+        self._head_timer = self.loop.call_later(HEADER_TIMEOUT_S, self._head_too_slow)
 
     def _head_is_over(self) -> None:
         if self._head_timer is not None:
@@ -144,7 +147,7 @@ OPTIONS: dict[str, Any] = {
 }
 
 
-class Worker(UvicornWorker):
+class Worker(UvicornWorker):  # type: ignore[misc]  # it has no types
     """gunicorn's worker, with our protocol and gunicorn's graceful timeout passed on."""
 
     CONFIG_KWARGS = OPTIONS

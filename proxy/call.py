@@ -74,7 +74,7 @@ class Call:
         self._watch: asyncio.Task[None] | None = None
         self._interrupted: GatewayError | None = None
         self._armed_at = self._deadline_at = NEVER
-        self._late: Callable[[], GatewayError] = ClientLeft
+        self._late: Callable[[], GatewayError] = client_left
 
     # --- deadlines and interruptions --------------------------------------------------------------------------------
 

@@ -47,8 +47,8 @@ BEARER = b"Bearer "
 JSON: Header = (b"content-type", b"application/json")
 # How long we wait for the end of a stream whose last word was said, so that its connection can be used again.
 AFTER_DONE_S = 0.5
-HANDED_ON = ("x-ratelimit-", "openai-processing-ms", "openai-version", "retry-after", "x-should-retry")
-UPSTREAM_REQUEST_IDS = ("x-request-id", "request-id", "apim-request-id")
+HANDED_ON = (b"x-ratelimit-", b"openai-processing-ms", b"openai-version", b"retry-after", b"x-should-retry")
+UPSTREAM_REQUEST_IDS = (b"x-request-id", b"request-id", b"apim-request-id")
 
 decode_json = msgspec.json.Decoder().decode
 
@@ -472,20 +472,20 @@ def _our_headers(provider: str, model: str) -> tuple[Header, ...]:
 
 def _handed_on(reply: UpstreamReply) -> list[Header]:
     """The provider's rate limits and its own request id."""
-    kept = []
-    for name, value in reply.headers():
-        if not value.isprintable():
-            continue
-        if _is_handed_on(name):
-            kept.append((name.encode("latin-1"), value.encode("latin-1", "replace")))
-        elif name in UPSTREAM_REQUEST_IDS:
-            kept.append((b"x-gatehouse-upstream-request-id", value.encode("latin-1", "replace")))
-    return kept
+    return [(kept, value) for name, value in reply.headers() if (kept := _handed_on_as(name)) and _is_harmless(value)]
 
 
 @lru_cache(maxsize=512)
-def _is_handed_on(name: str) -> bool:
-    return name.startswith(HANDED_ON)
+def _handed_on_as(name: bytes) -> bytes | None:
+    """What a provider's header is called in our reply; None: it is not handed on."""
+    name = name.lower()
+    if name in UPSTREAM_REQUEST_IDS:
+        return b"x-gatehouse-upstream-request-id"
+    return name if name.startswith(HANDED_ON) else None
+
+
+def _is_harmless(value: bytes) -> bool:
+    return value.isascii() and value.decode().isprintable()
 
 
 def _answer_here(answer: Any, exchange: Exchange) -> bytes | Iterable[bytes]:

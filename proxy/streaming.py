@@ -170,9 +170,13 @@ class Relay(Protocol):
 
     begun: bool
     done: bool
-    error: dict[str, Any] | None
-    usage: TokenUsage | None
     relayed: RelayedText
+
+    @property
+    def error(self) -> dict[str, Any] | None: ...
+
+    @property
+    def usage(self) -> TokenUsage | None: ...
 
     def feed(self, chunk: bytes) -> bytes:
         """Raises NonsenseReply."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from functools import lru_cache
 from typing import Any, Protocol
@@ -52,8 +52,8 @@ class TooLarge(Exception):
 class UpstreamReply(Protocol):
     status: int
 
-    def headers(self) -> list[tuple[str, str]]:
-        """Lower-case names."""
+    def headers(self) -> Iterable[tuple[bytes, bytes]]:
+        """As they came: any case, any bytes but control characters."""
 
     def header(self, name: str) -> str: ...
 
@@ -117,8 +117,8 @@ class AiohttpReply:
         self._content = response.content
         self.status = response.status
 
-    def headers(self) -> list[tuple[str, str]]:
-        return [(name.lower(), value) for name, value in self._response.headers.items()]
+    def headers(self) -> Iterable[tuple[bytes, bytes]]:
+        return self._response.raw_headers
 
     def header(self, name: str) -> str:
         return self._response.headers.get(name, "")
