@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from gateway_project.tests.upstream import answers, behaviours
 from gateway_project.tests.upstream.answers import Options, compact
@@ -187,7 +187,7 @@ class Connection(asyncio.Protocol):
     async def _run(self, request: Request) -> None:
         books = self.server.books
         asked = _json_object(request.body)
-        model = str(asked.get("model") or _deployment(request.path))
+        model = _deployment(request.path) or str(asked.get("model", ""))
         name, options = self.server.choose(model)
         call = Call(
             number=books.received + 1,
@@ -378,4 +378,4 @@ def _json_object(body: bytes) -> dict[str, Any]:
 def _deployment(path: str) -> str:
     """Azure names the model in the path: /openai/deployments/NAME/chat/completions."""
     _, _, rest = path.partition("/deployments/")
-    return rest.partition("/")[0]
+    return unquote(rest.partition("/")[0])
