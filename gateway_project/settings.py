@@ -73,9 +73,11 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    # Outermost: health checks come by IP address and without TLS.
+    "gateway_project.health.probes",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
-    "csp.middleware.CSPMiddleware",
+    "gateway_project.csp.ContentSecurityPolicyMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -199,14 +201,37 @@ LOGGING = {
     },
 }
 
+# --- the admin's looks ----------------------------------------------------------------------------------------------
 UNFOLD = {
     "SITE_TITLE": "Gatehouse",
     "SITE_HEADER": "Gatehouse",
     "SITE_SUBHEADER": "LLM gateway",
     "SITE_SYMBOL": "gate",
-    "SITE_URL": "/admin/",
+    "SITE_URL": None,
     "SHOW_HISTORY": True,
     "SHOW_VIEW_ON_SITE": False,
-    "DASHBOARD_CALLBACK": "usage.dashboard.fill",
+    "DASHBOARD_CALLBACK": "gateway_project.front_page.fill",
     "STYLES": [lambda request: static("admin/gatehouse.css")],
+    "SCRIPTS": [lambda request: static("admin/gatehouse.js")],
+    "SIDEBAR": {
+        "show_search": True,
+        "command_search": True,
+        "navigation": "gateway_project.navigation.sections",
+    },
+    "COMMAND": {"search_callback": "gateway_project.navigation.search"},
+    "COLORS": {
+        "primary": {
+            "50": "oklch(96.2% .018 272.314)",
+            "100": "oklch(93% .034 272.788)",
+            "200": "oklch(87% .065 274.039)",
+            "300": "oklch(78.5% .115 274.713)",
+            "400": "oklch(67.3% .182 276.935)",
+            "500": "oklch(58.5% .233 277.117)",
+            "600": "oklch(51.1% .262 276.966)",
+            "700": "oklch(45.7% .24 277.023)",
+            "800": "oklch(39.8% .195 277.366)",
+            "900": "oklch(35.9% .144 278.697)",
+            "950": "oklch(25.7% .09 281.288)",
+        },
+    },
 }
