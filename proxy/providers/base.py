@@ -1,9 +1,9 @@
-"""What a provider adapter is: a pure translation between OpenAI's shape and a provider's. No I/O, no state but a stream's.
+"""What a provider adapter is: a pure translation between OpenAI's shape and a provider's.
 
-An adapter never changes the exchange, and may be asked for the same request twice (a retry, a fallback). To add a
-provider: subclass Adapter in a file of its own, decorate it with `@register`, record real answers of the provider in
-tests/recordings/<name>/ and test against them. A provider that speaks OpenAI's dialect needs no class, only a row in
-proxy/providers/presets.py.
+No I/O, and no state but a stream's. An adapter never changes the exchange, and may be asked for the same request twice
+(a retry, a fallback). To add a provider: subclass Adapter in a file of its own, decorate it with `@register`, give it a
+row in proxy/providers/presets.py, record real answers of the provider in tests/recordings/<name>/ and test against
+them. A provider that speaks OpenAI's dialect needs no class, only the row.
 
 Moments, in order: `request` -> (`reply` | `error` | `stream` and then its `feed`/`end`).
 """
@@ -110,11 +110,14 @@ class Adapter(ABC):
 
     @abstractmethod
     def request(self, exchange: Exchange, target: Target, credential: str) -> UpstreamRequest:
-        """The call as the provider wants it. `credential`: the target's, or the caller's own. Raises UnsupportedRequest."""
+        """The call as the provider wants it. `credential`: the target's, or the caller's own.
+
+        Raises UnsupportedRequest.
+        """
 
     @abstractmethod
     def reply(self, exchange: Exchange, body: bytes) -> Reply:
-        """A 2xx body in OpenAI's shape; unknown fields stay. Raises NonsenseReply."""
+        """A 2xx body in OpenAI's shape. Raises NonsenseReply."""
 
     def stream(self, exchange: Exchange) -> StreamTranslator | None:
         """None: the provider streams OpenAI's events itself, and their bytes pass through."""
