@@ -32,6 +32,7 @@ from usage.models import ModelPrice
 from usage.services import set_price
 
 HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+BASE_URL_CHARS = 500
 PROVIDER_FIELDS = {
     name: name
     for name in (
@@ -55,6 +56,9 @@ PRICE_FIELDS = {
     "cached_input_usd_per_mtok": "cached_nano_usd_per_mtok",
     "cache_write_usd_per_mtok": "cache_write_nano_usd_per_mtok",
 }
+
+
+NAMES_SHOWN = 10
 
 
 class NotApplied(Exception):
@@ -164,7 +168,9 @@ class _Application:
         except RefusedUrl as error:
             self.document.wrong(value, str(error))
             return False
-        return True
+        if len(value.value) > BASE_URL_CHARS:
+            self.document.wrong(value, f"must be at most {BASE_URL_CHARS} characters")
+        return len(value.value) <= BASE_URL_CHARS
 
     def _is_authority(self, value: Value) -> bool:
         try:
@@ -219,6 +225,7 @@ class _Application:
             target = (provider.pk, declared.get("upstream_model", ""))
             if target in seen:
                 self.document.wrong(declared, "is listed twice: same provider, same upstream_model")
+                continue
             seen.add(target)
             route = kept.get(target) or Route(model=model, provider=provider)
             wanted = {"order": position if by_position else 0, "weight": 1, "enabled": True}
@@ -250,7 +257,14 @@ class _Application:
                 return []
         changed = [name for name in given if after[name] != before[name]]
         if changed:
-            set_price(model, **{name: None if nano is None else pricing.to_usd(nano) for name, nano in after.items()})
+            usd = {name: None if nano is None else pricing.to_usd(nano) for name, nano in after.items()}
+            set_price(
+                model,
+                input_usd_per_mtok=pricing.to_usd(after["input_usd_per_mtok"]),
+                output_usd_per_mtok=pricing.to_usd(after["output_usd_per_mtok"]),
+                cached_usd_per_mtok=usd["cached_input_usd_per_mtok"],
+                cache_write_usd_per_mtok=usd["cache_write_usd_per_mtok"],
+            )
         return changed
 
     def _check_aliases(self) -> None:
@@ -302,6 +316,7 @@ class _Application:
                 continue
             if team.pk in seen:
                 self.document.wrong(declared, "is listed twice")
+                continue
             if team.personal_of_id is not None:
                 self.document.wrong(declared, "is a person's own team: nobody else can be in it")
                 continue
@@ -358,7 +373,7 @@ class _Application:
         row = self._find_key(declared, user, team)
         if row is not None:
             self._change_key(row, declared)
-        elif not self._is_wrong(declared) and (owner := self._owner(declared, user, team)):
+        elif self._is_sound(declared) and (owner := self._owner(declared, user, team)):
             self._make_key(declared, user, owner)
 
     def _find_key(self, declared: Declared, user: User | None, team: Team | None) -> ApiKey | None:
@@ -378,7 +393,7 @@ class _Application:
         if team is None:
             if user is None:
                 self.document.wrong(declared, "is new, so it needs an owner: a user, a team, or both")
-            return user and personal_team(user)
+            return personal_team(user) if user else None
         try:
             check_owner(team, user)
         except ValidationError as error:
@@ -435,10 +450,11 @@ class _Application:
         except keys.MalformedKey as error:
             self.document.wrong(declared.fields["secret"], f"is {error}: let the gateway make one (leave it out)")
             return False
-        holder = ApiKey.objects.filter(public_id=public_id).exclude(pk=row.pk if row else None).first()
-        if holder is not None:
-            self.document.wrong(declared.fields["secret"], f"belongs to another key already: {holder}")
-        return holder is None
+        holder = ApiKey.objects.filter(public_id=public_id).first()
+        if holder is None or holder == row:
+            return True
+        self.document.wrong(declared.fields["secret"], f"belongs to another key already: {holder}")
+        return False
 
     def _set_secret(self, row: ApiKey, secret: str) -> bool:
         """The key's public id and digest from the given secret. True if it was another one. It works alone, at once."""
@@ -499,19 +515,22 @@ class _Application:
         return list(dict.fromkeys(item.value for item in value.value if self._clean(kind, column, item)))
 
     def _save(self, row: models.Model, made: bool, changed: list[str], what: str, declared: Declared) -> bool:
-        """Writes a new or changed row, unless something in it is wrong. True if it is in the database now."""
-        if self._is_wrong(declared):
-            if made:
-                self.document.doubtful.add(declared.path.partition("[")[0])
-            return not made
+        """Writes a new or changed row; True if it is in the database now.
+
+        Also when something in it is wrong: the transaction ends with it, but what refers to the row can be judged."""
+        name = next(iter(declared.fields[field] for field in ("name", "username") if field in declared))
+        if made and not self._is_sound(name):
+            self.document.doubtful.add(declared.path.partition("[")[0])
+            return False
         if made or changed:
             row.save()
-            self.changes.append(Change(what, _name(declared), made, [] if made else changed))
+            self.changes.append(Change(what, name.value, made, [] if made else changed))
         return True
 
-    def _is_wrong(self, declared: Declared) -> bool:
-        inside = f"{declared.path}."
-        return any(m.field == declared.path or m.field.startswith(inside) for m in self.document.mistakes)
+    def _is_sound(self, value: Value | Declared) -> bool:
+        """Nothing wrong with it has been found, nor with what is in it."""
+        inside = (f"{value.path}.", f"{value.path}[")
+        return not any(one.field == value.path or one.field.startswith(inside) for one in self.document.mistakes)
 
     def _also(self, made: bool, what: str, name: str, changed: str) -> None:
         """Adds a field to the change of this object, which may be there already."""
@@ -520,10 +539,6 @@ class _Application:
             self.changes.append(last := Change(what, name, made))
         if not made:
             last.fields.append(changed)
-
-
-def _name(declared: Declared) -> str:
-    return str(declared.get("name") or declared.get("username"))
 
 
 def _unless_undecryptable(read: Callable[[], Any]) -> Any:
@@ -535,5 +550,9 @@ def _unless_undecryptable(read: Callable[[], Any]) -> Any:
 
 
 def _unknown(what: str, name: str, known: Iterable[str]) -> str:
-    close = get_close_matches(name, list(known), 1)
-    return f"there is no {what} {name!r}" + (f"; did you mean {close[0]}?" if close else "")
+    names = list(known)
+    close = get_close_matches(name, names, 1)
+    if close:
+        return f"there is no {what} {name!r}; did you mean {close[0]}?"
+    hint = f"; there are {', '.join(names)}" if 0 < len(names) <= NAMES_SHOWN else ""
+    return f"there is no {what} {name!r}{hint}"

@@ -109,7 +109,10 @@ def text(document: Document, node: yaml.Node, path: str) -> str:
         raise BadValue(
             'must be a text; put it in quotes: "..."' if isinstance(node, yaml.ScalarNode) else "must be a text"
         )
-    return _fill_in(node.value)
+    value = _fill_in(node.value)
+    if "\0" in value or not _is_unicode(value):
+        raise BadValue("holds a character that cannot be stored")
+    return value
 
 
 def boolean(document: Document, node: yaml.Node, path: str) -> bool:
@@ -118,10 +121,17 @@ def boolean(document: Document, node: yaml.Node, path: str) -> bool:
     return bool(yaml.SafeLoader.bool_values[node.value.lower()])
 
 
-def integer(document: Document, node: yaml.Node, path: str) -> int:
-    if _kind(node) != "int":
-        raise BadValue("must be a whole number")
-    return int(_number(node, "must be a whole number"))
+def whole(upto: int) -> Reader:
+    """A whole number that every database can hold: SQLite would take any, PostgreSQL fails."""
+
+    def read(document: Document, node: yaml.Node, path: str) -> int:
+        wanted = f"must be a whole number between 0 and {upto}"
+        value = _number(node, wanted)
+        if _kind(node) != "int" or not 0 <= value <= upto:
+            raise BadValue(wanted)
+        return int(value)
+
+    return read
 
 
 def seconds(document: Document, node: yaml.Node, path: str) -> float:
@@ -200,10 +210,11 @@ def text_or(schema: Schema, text_field: str) -> Reader:
 
 # --- what a file may hold -------------------------------------------------------------------------------------------
 NAMES = list_of(text, "names")
+SMALL = whole(2**15 - 1)
 LIMITS = ("budgets", "requests_per_minute", "tokens_per_minute", "max_parallel")
 
 ROUTE = Schema(
-    {"provider": text, "upstream_model": text, "order": integer, "weight": integer, "enabled": boolean},
+    {"provider": text, "upstream_model": text, "order": SMALL, "weight": SMALL, "enabled": boolean},
     required=("provider",),
 )
 MEMBERSHIP = Schema({"team": text, "role": text}, required=("team",))
@@ -234,8 +245,8 @@ SECTIONS: dict[str, Schema] = {
             "aliases": NAMES,
             "routes": list_of(object_of(ROUTE), "routes"),
             "description": text,
-            "context_window": or_null(integer),
-            "max_output_tokens": or_null(integer),
+            "context_window": or_null(whole(2**31 - 1)),
+            "max_output_tokens": or_null(whole(2**31 - 1)),
             "time_budget_s": seconds,
             "enabled": boolean,
             "input_usd_per_mtok": usd,
@@ -446,6 +457,15 @@ def _unknown(name: str, known: list[str], not_enforced: tuple[str, ...]) -> str:
         return "this version of Gatehouse does not enforce it, so it is refused rather than ignored: take it out"
     close = get_close_matches(name, known, 1)
     return f"is unknown; did you mean {close[0]}?" if close else f"is unknown; known are {', '.join(known)}"
+
+
+def _is_unicode(value: str) -> bool:
+    """False for half of a surrogate pair, which YAML's escapes can write."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _number(node: yaml.Node, wanted: str) -> Decimal:

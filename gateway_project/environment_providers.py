@@ -1,4 +1,4 @@
-"""Providers from the environment alone: `OPENAI_API_KEY` and its like, `GATEHOUSE_PROVIDER_<NAME>_{URL,KEY,KIND,MODELS}`.
+"""Providers from the environment: `OPENAI_API_KEY` and its like, and `GATEHOUSE_PROVIDER_<NAME>_{URL,KEY,KIND,MODELS}`.
 
 They become rows like any other (marked as from the environment), so that every process sees the same and the admin
 shows them. Rows that an administrator or an apply file has set up are left alone, and so are models whose routes were

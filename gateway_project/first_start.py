@@ -1,4 +1,4 @@
-"""What a new installation begins with: an admin, a demo key, and the echo provider, so that a first call works offline."""
+"""What a new installation begins with: an admin, a demo key and the echo provider; the first call works offline."""
 
 from __future__ import annotations
 

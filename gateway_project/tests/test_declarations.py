@@ -118,6 +118,8 @@ def test_team_of_a_user_may_be_a_name_or_a_name_with_a_role() -> None:
         ("providers:\n- name: p\n  enabled: maybe\n", 3, "providers[0].enabled", "true or false"),
         ("providers:\n- name: p\n  enabled: 1\n", 3, "providers[0].enabled", "true or false"),
         ("providers:\n- name: yes\n", 2, "providers[0].name", "put it in quotes"),
+        ('teams:\n- name: "a\\0"\n', 2, "teams[0].name", "cannot be stored"),
+        ('teams:\n- name: "\\uD800"\n', 2, "teams[0].name", "cannot be stored"),
         ("providers:\n- name: [p]\n", 2, "providers[0].name", "must be a text"),
         ("providers:\n- name: p\n  api_key:\n", 3, "providers[0].api_key", "must be a text"),
         ("providers:\n- name: p\n  idle_timeout_s: soon\n", 3, "providers[0].idle_timeout_s", "a number of seconds"),
