@@ -248,24 +248,22 @@ class _Application:
         given = {name: declared.get(name) for name in PRICE_FIELDS if name in declared}
         if not given:
             return []
-        current = ModelPrice.objects.filter(model=model, valid_from__lte=datetime.now(UTC)).first()
-        before = {name: getattr(current, column, None) for name, column in PRICE_FIELDS.items()}
-        after = {**before, **{name: None if usd is None else pricing.per_mtok(usd) for name, usd in given.items()}}
+        row = ModelPrice.objects.filter(model=model, valid_from__lte=datetime.now(UTC)).first()
+        before: dict[str, int | None] = {name: getattr(row, column, None) for name, column in PRICE_FIELDS.items()}
+        after = before | {name: None if usd is None else pricing.per_mtok(usd) for name, usd in given.items()}
+        usd = {name: pricing.to_usd(nano) for name, nano in after.items() if nano is not None}
         for name in ("input_usd_per_mtok", "output_usd_per_mtok"):
-            if after[name] is None:
+            if name not in usd:
                 self.document.wrong(declared, "is missing: a price needs both, input and output", under=name)
                 return []
-        changed = [name for name in given if after[name] != before[name]]
-        if changed:
-            usd = {name: None if nano is None else pricing.to_usd(nano) for name, nano in after.items()}
-            set_price(
-                model,
-                input_usd_per_mtok=pricing.to_usd(after["input_usd_per_mtok"]),
-                output_usd_per_mtok=pricing.to_usd(after["output_usd_per_mtok"]),
-                cached_usd_per_mtok=usd["cached_input_usd_per_mtok"],
-                cache_write_usd_per_mtok=usd["cache_write_usd_per_mtok"],
-            )
-        return changed
+        set_price(
+            model,
+            input_usd_per_mtok=usd["input_usd_per_mtok"],
+            output_usd_per_mtok=usd["output_usd_per_mtok"],
+            cached_usd_per_mtok=usd.get("cached_input_usd_per_mtok"),
+            cache_write_usd_per_mtok=usd.get("cache_write_usd_per_mtok"),
+        )
+        return [name for name in given if after[name] != before[name]]
 
     def _check_aliases(self) -> None:
         """A name leads to one model. Judged at the end, when every model of the file is there."""
