@@ -53,9 +53,15 @@ def upstream(upstream_server: Upstream) -> Iterator[Upstream]:
 
 
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[services.PostgresServer]:
-    with services.postgres() as server:
-        yield server
+def running_services() -> Iterator[services.Running]:
+    """Older than whatever uses them, so that they end last."""
+    with ExitStack() as stack:
+        yield services.Running(stack)
+
+
+@pytest.fixture(scope="session")
+def postgres(running_services: services.Running) -> services.PostgresServer:
+    return running_services.postgres()
 
 
 @pytest.fixture
@@ -67,9 +73,8 @@ def postgres_url(postgres: services.PostgresServer) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def redis() -> Iterator[services.RedisServer]:
-    with services.redis_server() as server:
-        yield server
+def redis(running_services: services.Running) -> services.RedisServer:
+    return running_services.redis()
 
 
 @pytest.fixture
@@ -101,12 +106,14 @@ def gateway_configuration(upstream_server: Upstream) -> Iterator[dict[str, Any]]
 
 @pytest.fixture(scope="session")
 def make_gateway(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, gateway_configuration: Mapping[str, Any]
+    running_services: services.Running,
+    tmp_path_factory: pytest.TempPathFactory,
+    gateway_configuration: Mapping[str, Any],
 ) -> Callable[..., Any]:
     """make_gateway(backend, **settings): a context manager. Services are asked for when a backend needs them."""
     from gateway_project.tests import cast
 
-    gateways = Gateways(tmp_path_factory.mktemp("gateways"), request.getfixturevalue)
+    gateways = Gateways(tmp_path_factory.mktemp("gateways"), running_services)
     return lambda backend, **settings: gateways.make(backend, gateway_configuration, cast.KEYS, **settings)
 
 

@@ -85,7 +85,6 @@ def _models() -> list[dict[str, Any]]:
         _model("fallback/nowhere", _route("nowhere", "gpt-test"), backup),
         _model("azure-test", _route("azure", "gpt-test")),
         _model("claude-test", _route("claude", "claude-test")),
-        # The provider's own echo; the upstream's is patient/echo.
         _model("echo", {"provider": "echo"}),
     ]
 

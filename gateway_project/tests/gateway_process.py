@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ import httpx
 import psycopg
 from psycopg.rows import dict_row
 
-from gateway_project.tests.services import PostgresServer, free_port, wait_until
+from gateway_project.tests.services import Running, free_port, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 BACKENDS = ("sqlite", "postgres", "postgres+redis")
@@ -242,10 +242,9 @@ def _tidy(row: dict[str, Any]) -> dict[str, Any]:
 class Gateways:
     """Makes gateways. Migrates once for each kind of database, and copies that for every further gateway."""
 
-    def __init__(self, folder: Path, service: Callable[[str], Any]) -> None:
-        """`service`: gives the server called "postgres" or "redis", or does not return."""
+    def __init__(self, folder: Path, services: Running) -> None:
         self._folder = folder
-        self._service = service
+        self._services = services
         self._migrated: dict[str, str] = {}
         self._made = 0
 
@@ -265,15 +264,15 @@ class Gateways:
         finally:
             gateway.close()
             if gateway.database_url:
-                self._service("postgres").drop(gateway.database_url)
+                self._services.postgres().drop(gateway.database_url)
 
     def _with_database(self, backend: str, folder: Path, settings: Mapping[str, str]) -> GatewayProcess:
         if backend == "sqlite":
             gateway = GatewayProcess(folder, env=settings)
             shutil.copy(self._migrated_sqlite(), gateway.data_dir / "gatehouse.sqlite3")
             return gateway
-        redis_url = self._service("redis").database() if backend == "postgres+redis" else ""
-        postgres: PostgresServer = self._service("postgres")
+        redis_url = self._services.redis().database() if backend == "postgres+redis" else ""
+        postgres = self._services.postgres()
         if "postgres" not in self._migrated:
             self._migrated["postgres"] = postgres.database()
             self._migrate(GatewayProcess(self._folder / "template-postgres", database_url=self._migrated["postgres"]))

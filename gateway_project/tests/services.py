@@ -17,7 +17,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NoReturn, Self
 from urllib.parse import urlsplit
@@ -250,6 +250,23 @@ def redis_server() -> Iterator[RedisServer]:
         yield RedisServer(url)
     else:
         missing("Redis", "install redis-server, or set TEST_REDIS_URL")
+
+
+class Running:
+    """Starts a server when it is first asked for; `stack` ends them."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._stack = stack
+        self._postgres: PostgresServer | None = None
+        self._redis: RedisServer | None = None
+
+    def postgres(self) -> PostgresServer:
+        self._postgres = self._postgres or self._stack.enter_context(postgres())
+        return self._postgres
+
+    def redis(self) -> RedisServer:
+        self._redis = self._redis or self._stack.enter_context(redis_server())
+        return self._redis
 
 
 # --- programs --------------------------------------------------------------------------------------------------------

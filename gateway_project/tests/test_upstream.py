@@ -173,9 +173,9 @@ def test_json_schema_and_logprobs_are_honoured(upstream: Upstream, http: httpx.C
     assert "".join(item["token"] for item in choice["logprobs"]["content"]) == choice["message"]["content"]
 
 
-def test_echo_gives_back_what_it_got(upstream: Upstream, http: httpx.Client) -> None:
+def test_repeat_gives_back_what_it_got(upstream: Upstream, http: httpx.Client) -> None:
     part = {"type": "image_url", "image_url": {"url": "data:image/png;base64,aGk=", "detail": "low"}}
-    body = ask("echo", messages=[{"role": "user", "content": [{"type": "text", "text": "what?"}, part]}])
+    body = ask("repeat", messages=[{"role": "user", "content": [{"type": "text", "text": "what?"}, part]}])
     reply = http.post("/chat/completions", json=body).json()
     assert orjson.loads(reply["choices"][0]["message"]["content"]) == body
 

@@ -9,7 +9,7 @@ stream can do (its events, lines and [DONE]) is a good answer where a whole one 
 | name                  | what the upstream does                                                                    |
 | --------------------- | ----------------------------------------------------------------------------------------- |
 | ok                    | answers as a provider does, whole or as a stream (options: answers.py)                    |
-| echo                  | answers with the request's own body as the text                                           |
+| repeat                | answers with the request's own body as the text                                           |
 | utf8                  | answers in letters of one to four bytes, joined emoji, combining marks                    |
 | byte-by-byte          | the same, each byte of the whole answer (head too) in a write of its own                  |
 | slow-first-byte       | answers after `delay_ms` (500)                                                            |
@@ -116,8 +116,8 @@ async def ok(turn: Turn) -> None:
     await turn.answer_well()
 
 
-@behaviour("echo")
-async def echo(turn: Turn) -> None:
+@behaviour("repeat")
+async def repeat(turn: Turn) -> None:
     turn.override(text=turn.call.body.decode())
     await turn.answer_well()
 
