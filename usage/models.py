@@ -88,9 +88,11 @@ class UsageEvent(models.Model):
             models.Index(fields=["key", "-id"], name="event_key"),
             models.Index(fields=["team", "-id"], name="event_team"),
             models.Index(fields=["user", "-id"], name="event_user"),
-            models.Index(fields=["model", "-id"], name="event_model"),
-            models.Index(fields=["provider", "-id"], name="event_provider"),
+            # Each with the other one at its end, so that the two together read no rows that fit only one of them.
+            models.Index(fields=["model", "-id", "provider"], name="event_model"),
+            models.Index(fields=["provider", "-id", "model"], name="event_provider"),
             models.Index(fields=["error_code", "-id"], name="event_error", condition=~models.Q(error_code="")),
+            models.Index(fields=["-id"], name="event_failed", condition=~models.Q(error_code="")),
             models.Index(fields=["request_id"], name="event_request"),
         ]
 
@@ -103,13 +105,21 @@ class UsageEvent(models.Model):
 
 
 class DirtyHour(models.Model):
-    """An hour whose rollups are out of date. Marked in the transaction that inserts its events."""
+    """An hour with events, and how far it has been rolled up. Marked in the transaction that inserts the events.
+
+    Its rollups are out of date while `marks` is above `rolled_up`. The row stays and `marks` only rises: if it began
+    again at 1, a roll-up that was overtaken could take a new mark for the one that it has seen.
+    """
 
     hour = models.DateTimeField(primary_key=True, help_text="Start of the hour (UTC).")
-    marks = models.BigIntegerField(default=1, help_text="How often marked since it was last rolled up.")
+    marks = models.BigIntegerField(default=1, help_text="How often events were added.")
+    rolled_up = models.BigIntegerField(default=0, help_text="The marks that its rollups include.")
 
     class Meta:
         verbose_name = "hour to roll up"
+        indexes = [
+            models.Index(fields=["hour"], name="hour_dirty", condition=models.Q(marks__gt=models.F("rolled_up"))),
+        ]
 
     def __str__(self) -> str:
         return f"{self.hour:%Y-%m-%d %H}:00"

@@ -21,10 +21,12 @@ class Migration(migrations.Migration):
             name='DirtyHour',
             fields=[
                 ('hour', models.DateTimeField(help_text='Start of the hour (UTC).', primary_key=True, serialize=False)),
-                ('marks', models.BigIntegerField(default=1, help_text='How often marked since it was last rolled up.')),
+                ('marks', models.BigIntegerField(default=1, help_text='How often events were added.')),
+                ('rolled_up', models.BigIntegerField(default=0, help_text='The marks that its rollups include.')),
             ],
             options={
                 'verbose_name': 'hour to roll up',
+                'indexes': [models.Index(condition=models.Q(('marks__gt', models.F('rolled_up'))), fields=['hour'], name='hour_dirty')],
             },
         ),
         migrations.CreateModel(
@@ -106,7 +108,7 @@ class Migration(migrations.Migration):
             options={
                 'verbose_name': 'usage event',
                 'ordering': ['-id'],
-                'indexes': [models.Index(fields=['key', '-id'], name='event_key'), models.Index(fields=['team', '-id'], name='event_team'), models.Index(fields=['user', '-id'], name='event_user'), models.Index(fields=['model', '-id'], name='event_model'), models.Index(fields=['provider', '-id'], name='event_provider'), models.Index(condition=models.Q(('error_code', ''), _negated=True), fields=['error_code', '-id'], name='event_error'), models.Index(fields=['request_id'], name='event_request')],
+                'indexes': [models.Index(fields=['key', '-id'], name='event_key'), models.Index(fields=['team', '-id'], name='event_team'), models.Index(fields=['user', '-id'], name='event_user'), models.Index(fields=['model', '-id', 'provider'], name='event_model'), models.Index(fields=['provider', '-id', 'model'], name='event_provider'), models.Index(condition=models.Q(('error_code', ''), _negated=True), fields=['error_code', '-id'], name='event_error'), models.Index(condition=models.Q(('error_code', ''), _negated=True), fields=['-id'], name='event_failed'), models.Index(fields=['request_id'], name='event_request')],
             },
         ),
     ]
