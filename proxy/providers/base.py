@@ -15,7 +15,7 @@ import ssl
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import orjson
 
@@ -48,16 +48,18 @@ class Target:
     weight: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class UpstreamRequest:
+class UpstreamRequest(NamedTuple):
     url: str
-    headers: dict[str, str] = field(repr=False)
-    body: bytes = field(repr=False)
+    headers: dict[str, str]
+    body: bytes
     method: str = "POST"
 
+    def __repr__(self) -> str:
+        """Without the headers, which hold the credential, and without the body, which holds the prompt."""
+        return f"UpstreamRequest({self.method} {self.url})"
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+
+class Reply(NamedTuple):
     """A whole answer in OpenAI's shape: the bytes for the client, and the tokens (None: the provider sent none)."""
 
     body: bytes
