@@ -25,7 +25,7 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class ChildFailed(Exception):
-    """A child ended before it had ever been ready: starting it again would end the same way."""
+    """An essential child ended before all was ready."""
 
     def __init__(self, name: str, code: int) -> None:
         super().__init__(f"{name} ended with code {code}")
@@ -35,7 +35,8 @@ class ChildFailed(Exception):
 
 @dataclass(slots=True)
 class Child:
-    """`essential`: that it ends before the whole is ready is a failed start, not something to try again."""
+    """`essential`: what readiness depends on. It is started first and alone, so that the others' start does not slow it
+    down, and if it ends before all is ready, the start has failed: trying again would end the same way."""
 
     name: str
     command: Sequence[str]
@@ -64,8 +65,6 @@ class Supervisor:
         """
         self._catch_signals()
         try:
-            for child in self.children:
-                self._start(child)
             while not self._stopping:
                 self._tend()
                 if not self.is_ready and look():
@@ -83,11 +82,11 @@ class Supervisor:
         )
 
     def _tend(self) -> None:
-        """Restart what died: at once, and then ever more slowly until it stays."""
+        """Start what is due; what died is due again after a while, ever longer until it stays."""
         now = time.monotonic()
         for child in self.children:
             if child.process is None:
-                if now >= child.restart_at:
+                if now >= child.restart_at and (child.essential or self.is_ready):
                     self._start(child)
                 continue
             code = child.process.poll()

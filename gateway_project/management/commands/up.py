@@ -128,8 +128,10 @@ def _check_free(host: str, port: int) -> None:
 def _children(host: str, port: int) -> list[Child]:
     python = sys.executable
     web = [python, "-m", "gateway_project.server", "--host", host, "--port", str(port)]
-    worker = [python, "-m", "celery", "--quiet", "-A", "gateway_project", "worker", "-B", "--pool=threads", "-c", "2"]
-    worker += ["--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "WARNING"]
+    # On one's own machine, as root in a container perhaps, Celery's page-long warning about root helps nobody.
+    celery = [python, "-W", "ignore:You're running the worker", "-m", "celery", "--quiet", "-A", "gateway_project"]
+    worker = [*celery, "worker", "-B", "--pool=threads", "-c", "2", "--loglevel", "WARNING"]
+    worker += ["--without-gossip", "--without-mingle", "--without-heartbeat"]
     return [Child("web process", web, essential=True), Child("worker", worker)]
 
 
