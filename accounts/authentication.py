@@ -35,6 +35,7 @@ from accounts.selectors import Caller
 KNOWN_FOR_S = 60 * 60.0  # since the database last confirmed it
 UNKNOWN_FOR_S = 60.0  # `refresh` makes a new key known at once; this is for a write that forgot to bump the version
 LOOK_UP_TIMEOUT_S = 5.0
+LOOK_UP_TRIES = 3  # when a refresh begins in the middle
 LOOK_UP_THREADS = 4
 MAX_WAITING = 256  # look-ups in the queue: some tenths of a second of work for the threads
 
@@ -235,14 +236,16 @@ class Authenticator:
         """None: no such key, or not in force. Raises LookupUnavailable."""
         try:
             async with asyncio.timeout(LOOK_UP_TIMEOUT_S):
-                while True:
+                for _ in range(LOOK_UP_TRIES):
                     generation, read_at = self._generation, self._monotonic()
                     answer = await asyncio.wrap_future(self._readers.ask(question))
                     found_by = answer.caller.imported_digest if answer.caller and question.digests else None
                     entry = _entry(answer.caller, found_by or question.public_id, read_at)
                     if self._store(name, entry, answer.has_imported_keys, generation):
-                        self._log_outage(None)
-                        return entry
+                        break
+                # Else changes follow each other faster than look-ups: the last answer serves, but is not kept.
+                self._log_outage(None)
+                return entry
         except (TimeoutError, DatabaseProblem) as error:
             self._log_outage(error)
             raise LookupUnavailable from None
