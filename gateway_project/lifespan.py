@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import logging
 import os
@@ -35,6 +36,7 @@ Result = TypeVar("Result")
 # The process before this one may be finishing its last streams.
 LOCK_TRIES = 20
 LOCK_PAUSE_S = 0.1
+LAST_CALLS_S = 3.0
 POSTGRES_LOCK = 0x6761746568  # "gateh"
 
 
@@ -95,10 +97,17 @@ class Lifespan:
     async def stop(self) -> None:
         if self._door.gateway is not None:
             self._door.gateway = None
+            await self._wait_for_calls()
             await self._upstream.close()
         for close in reversed(self._closers):
             await to_thread(close)
         self._closers.clear()
+
+    async def _wait_for_calls(self) -> None:
+        """The server has cancelled what took too long; let those calls say goodbye and close their books."""
+        until = time.monotonic() + LAST_CALLS_S
+        while self._door.active and time.monotonic() < until:
+            await asyncio.sleep(0.02)
 
     def _confirm(self, authenticator: Authenticator) -> None:
         authenticator.confirm()

@@ -17,12 +17,13 @@ from proxy import books, errors, views
 from proxy.call import Call, Header, Receive, Scope, Send
 from proxy.errors import GatewayError, MethodNotAllowed, ShuttingDown, UnknownUrl
 from proxy.pipeline import JSON, Gateway
+from usage import metrics
 
 logger = logging.getLogger(__name__)
 
 View = Callable[[Gateway, Call], Awaitable[None]]
 SLASHES = re.compile(r"/{2,}")
-# Anonymous calls are anybody's: beyond so many a second they are answered and logged, but not written down.
+# Calls without a valid key are anybody's: beyond so many a second they are answered and counted, but not written down.
 ANONYMOUS_EVENTS_PER_S = 50
 
 POST_VIEWS: dict[str, View] = {
@@ -44,6 +45,7 @@ class Door:
         self, cors_origins: list[str], trusted_proxies: list[str], bind_request_id: Callable[[str], object]
     ) -> None:
         self.gateway: Gateway | None = None
+        self.active = 0  # calls under way
         self._cors_origins = frozenset(origin.encode() for origin in cors_origins)
         self._any_origin = "*" in cors_origins
         self._trusted = [ipaddress.ip_network(network, strict=False) for network in trusted_proxies]
@@ -62,9 +64,11 @@ class Door:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         call = Call(scope, receive, send)
         self._bind_request_id(call.request_id)
+        self.active += 1
+        gateway = self.gateway  # a call that has begun is settled with the journal it began with
         error: GatewayError | None = None
         try:
-            await self._answer(call)
+            await self._answer(gateway, call)
         except GatewayError as raised:
             error = raised
         except CancelledError:
@@ -79,9 +83,11 @@ class Door:
                 await self._fail(call, error)
         finally:
             call.end()
-            self._settle(call, error)
+            self.active -= 1
+            if gateway is not None and call.facts is not None:
+                self._settle(gateway, call, error)
 
-    async def _answer(self, call: Call) -> None:
+    async def _answer(self, gateway: Gateway | None, call: Call) -> None:
         if self._cors_origins and b"origin" in call.headers:
             self._allow_origin(call)
         if call.method == "OPTIONS":
@@ -89,7 +95,6 @@ class Door:
             return
         tidy = call.path if call.path in _ROUTES else normalise(call.path)
         name, view = _route(tidy) or ("", None)
-        gateway = self.gateway
         if gateway is None:
             raise ShuttingDown("The gateway is starting or stopping. Try again.", headers={"retry-after": "1"})
         if view is None:
@@ -120,11 +125,10 @@ class Door:
             _interruption(call)
             call.abort()
 
-    def _settle(self, call: Call, error: GatewayError | None) -> None:
-        gateway = self.gateway
-        if gateway is None or call.facts is None:
-            return
-        if call.facts["key_id"] is None and not self._may_write_anonymous(call.at_us // 1_000_000):
+    def _settle(self, gateway: Gateway, call: Call, error: GatewayError | None) -> None:
+        is_anonymous = call.facts is not None and call.facts["key_id"] is None
+        if is_anonymous and not self._may_write_anonymous(call.at_us // 1_000_000):
+            metrics.UNRECORDED.inc()
             return
         books.settle(gateway.journal, call, error)
 

@@ -36,9 +36,9 @@ class Call:
     """See the module. `id` is the usage event's; `request_id` is what the caller and the logs see."""
 
     __slots__ = (
-        "_armed_at", "_body_complete", "_deadline_at", "_interrupted", "_late", "_loop", "_receive", "_send", "_task",
+        "_armed_at", "_body_complete", "_deadline_at", "_detached_until", "_interrupted", "_late", "_loop", "_receive", "_send", "_task",
         "_timer", "_watch", "at_us", "client_gone", "detached_limit_s", "ended", "extra_headers", "facts",
-        "first_byte_us", "headers", "id", "method", "opened", "outcome", "path", "request_id", "scope", "started_ns",
+        "first_byte_us", "headers", "id", "method", "opened", "outcome", "path", "replied", "request_id", "scope", "started_ns",
         "status", "streaming",
     )  # fmt: skip
 
@@ -59,6 +59,7 @@ class Call:
         self.extra_headers: list[Header] = []
         self.status = 0  # of the reply, once it has begun
         self.streaming = False  # the reply has begun as a stream of events
+        self.replied = False  # its last byte was handed over
         self.ended = False
         self.first_byte_us: int | None = None
         self.client_gone = False
@@ -73,14 +74,17 @@ class Call:
         self._timer: TimerHandle | None = None
         self._watch: asyncio.Task[None] | None = None
         self._interrupted: GatewayError | None = None
-        self._armed_at = self._deadline_at = NEVER
+        self._armed_at = self._deadline_at = self._detached_until = NEVER
         self._late: Callable[[], GatewayError] = client_left
 
     # --- deadlines and interruptions --------------------------------------------------------------------------------
 
     def expect(self, seconds: float, late: Callable[[], GatewayError]) -> None:
         """From now on the task must get on within `seconds`, or is interrupted with `late()`."""
-        at = self._deadline_at = self._loop.time() + seconds
+        at = self._loop.time() + seconds
+        if at > self._detached_until:
+            at, late = self._detached_until, client_left
+        self._deadline_at = at
         self._late = late
         if at < self._armed_at:
             self._arm(at)
@@ -127,13 +131,14 @@ class Call:
         message = await self._receive()
         while message["type"] != "http.disconnect":
             message = await self._receive()
-        if self.ended:
+        if self.ended or self.replied:  # a server also says so when the reply is complete
             return
         self.client_gone = True
         if self.detached_limit_s is None:
-            self.interrupt(ClientLeft("The client left."))
+            self.interrupt(client_left())
         else:
-            self.expect(min(self.detached_limit_s, max(self._deadline_at - self._loop.time(), 0)), client_left)
+            self._detached_until = self._loop.time() + self.detached_limit_s
+            self.expect(max(self._deadline_at - self._loop.time(), 0), self._late)
 
     # --- the request ------------------------------------------------------------------------------------------------
 
@@ -185,6 +190,7 @@ class Call:
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def send(self, body: bytes, more: bool = True) -> None:
+        self.replied = not more
         await self._send({"type": "http.response.body", "body": body, "more_body": more})
 
     async def reply(self, status: int, headers: list[Header], body: bytes) -> None:
@@ -192,7 +198,7 @@ class Call:
         headers.append((b"content-length", str(len(body)).encode()))
         if self._body_complete or self._has_no_body() or await self._read_small_rest():
             await self.start(status, headers)
-            await self._send({"type": "http.response.body", "body": body})
+            await self.send(body, more=False)
             return
         headers.append((b"connection", b"close"))
         await self.start(status, headers)

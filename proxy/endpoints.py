@@ -83,7 +83,7 @@ class Endpoint:
             claim = fields.get(name)
             if claim is not None and not claim[1](value):
                 raise InvalidRequest(f"Invalid value for '{name}': it must be {claim[0]}.", param=name)
-        options = body.get("stream_options")
+        options = body.get("stream_options") if self.streams else None
         if options is not None and not isinstance(options.get("include_usage"), bool | None):
             raise InvalidRequest(
                 "Invalid value for 'stream_options.include_usage': it must be true or false.",

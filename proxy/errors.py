@@ -1,24 +1,24 @@
 """Every way a call can fail, and what the caller is told. The only place that knows domain errors and HTTP both.
 
-    GatewayError
-    ├── InvalidRequest        400  malformed, missing or wrong field (`param`)
-    ├── Unauthenticated       401  no, unknown, revoked or expired key: one message for all
-    ├── EndpointNotAllowed    403
-    ├── ModelNotFound         404  unknown, disabled, or not for this key
-    ├── UnknownUrl            404
-    ├── MethodNotAllowed      405
-    ├── BodyTooSlow           408
-    ├── BodyTooLarge          413
-    ├── UnsupportedMediaType  415
-    ├── ClientLeft            499  nobody reads this; it is how the event is marked
-    ├── NoProvider            503
-    ├── KeyLookupUnavailable  503
-    ├── LedgerUnavailable     503  the call could not be written down, so it is not made
-    ├── ShuttingDown          503
-    ├── ProviderError         as sent; 401 and 403 become 502
-    ├── UpstreamUnavailable   502
-    ├── UpstreamTimeout       504
-    └── (anything else)       500  internal_error
+GatewayError
+├── InvalidRequest        400  malformed, missing or wrong field (`param`)
+├── Unauthenticated       401  no, unknown, revoked or expired key: one message for all
+├── EndpointNotAllowed    403
+├── ModelNotFound         404  unknown, disabled, or not for this key
+├── UnknownUrl            404
+├── MethodNotAllowed      405
+├── BodyTooSlow           408
+├── BodyTooLarge          413
+├── UnsupportedMediaType  415
+├── ClientLeft            499  nobody reads this; it is how the event is marked
+├── NoProvider            503
+├── KeyLookupUnavailable  503
+├── LedgerUnavailable     503  the call could not be written down, so it is not made
+├── ShuttingDown          503
+├── ProviderError         as sent; 401 and 403 become 502
+├── UpstreamUnavailable   502
+├── UpstreamTimeout       504
+└── (anything else)       500  internal_error
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ class ProviderError(GatewayError):
         ours = status in (401, 403)
         message = "The provider refused the gateway's own credentials. Tell whoever runs the gateway."
         super().__init__(message if ours else str(error.get("message")), param=error.get("param"), headers=headers)
-        self.status = 502 if ours else status
+        self.status = 502 if ours or status >= 600 else status
         self.type = "server_error" if ours else str(error.get("type"))
         self.code = "upstream_unavailable" if ours else error.get("code")
         self.upstream_status = status

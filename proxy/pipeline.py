@@ -150,7 +150,7 @@ async def read_exchange(gateway: Gateway, call: Call, endpoint: Endpoint) -> Exc
         body=body,
         model=body["model"],
         stream=endpoint.streams and body.get("stream") is True,
-        wants_usage=bool((body.get("stream_options") or {}).get("include_usage")),
+        wants_usage=endpoint.streams and bool((body.get("stream_options") or {}).get("include_usage")),
     )
 
 
@@ -365,7 +365,6 @@ class _Attempt:
     async def _finish_upstream(self, reply: UpstreamReply) -> None:
         """Read the end of the body, so that the connection can be used again; not waiting long for it."""
         call = self.call
-        call.detached_limit_s = AFTER_DONE_S  # the client may go now: everything was said
         call.expect(AFTER_DONE_S, _idle)
         try:
             while await reply.next_chunk():

@@ -17,6 +17,9 @@ ERRORS = Counter("gatehouse_errors", "Calls that ended in an error, by its code.
 TOKENS = Counter("gatehouse_tokens", "Tokens as billed.", ["model", "kind"])
 COST = Counter("gatehouse_cost_usd", "Cost of priced calls, US dollars.", ["model"])
 UNPRICED = Counter("gatehouse_unpriced_calls", "Answered calls whose price is not known.", ["model"])
+UNRECORDED = Counter(
+    "gatehouse_unrecorded_calls", "Calls without a valid key that came too fast to be written down as usage events."
+)
 LATENCY = Histogram("gatehouse_latency_seconds", "From request to last byte.", ["endpoint"], buckets=BOUNDS_S)
 FIRST_BYTE = Histogram(
     "gatehouse_first_byte_seconds", "From request to the first byte of the answer.", ["endpoint"], buckets=BOUNDS_S
