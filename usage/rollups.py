@@ -127,14 +127,14 @@ def _buckets(hour: datetime, by: tuple[str, ...]) -> Iterable[Mapping[str, Any]]
     first, last = id_range(hour, hour + HOUR)
     computed: dict[str, Any] = {name: expression for name, expression in COMPUTED.items() if name in by}
     computed |= {"latency_bucket": _bucket_of("latency_us"), "first_byte_bucket": _bucket_of("first_byte_us")}
-    columns = {name: F(name) for name in by if name not in computed}
+    columns = [name for name in by if name not in computed]
     rows: Iterable[Mapping[str, Any]] = (
         UsageEvent.objects.filter(id__gte=first, id__lt=last)
         .order_by()
-        .values(**columns, **computed)
+        .values(*columns, **computed)
         .annotate(
             sum_calls=Count("*"),
-            sum_unpriced_calls=Count("*", filter=Q(cost_nano_usd__isnull=True)),
+            sum_unpriced_calls=Count("pk", filter=Q(cost_nano_usd__isnull=True)),
             sum_prompt_tokens=Sum("prompt_tokens"),
             sum_completion_tokens=Sum("completion_tokens"),
             sum_cost_nano_usd=Sum("cost_nano_usd", default=0),

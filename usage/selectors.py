@@ -90,7 +90,9 @@ def top(dimension: Dimension, since: datetime, limit: int = 10) -> list[Share]:
     rows: Iterable[Mapping[str, Any]] = (
         Rollup.objects.filter(grain=Rollup.Grain.HOUR, start__gte=hour)
         .values(group=F(column))
-        .annotate(**{name: Sum(name) for name in _SUMS}, **{name: _calls(name) for name in _OUTCOMES})
+        # First these: "calls" means the column until it is the name of a sum.
+        .annotate(**{name: _calls(name) for name in _OUTCOMES})
+        .annotate(**{name: Sum(name) for name in _SUMS})
         .annotate(**_name_of(dimension))
         .order_by("-cost_nano_usd", "-calls", "group")[:limit]
     )
