@@ -142,11 +142,10 @@ def check_csrf_origins(app_configs: Apps = None, **kwargs: Any) -> list[CheckMes
 def _is_origin(text: str) -> bool:
     try:
         parts = urlsplit(text)
-        port = parts.port
+        is_address = bool(parts.hostname) and parts.port != 0
     except ValueError:
         return False
-    rebuilt = f"{parts.scheme}://{parts.hostname}" + (f":{port}" if port else "")
-    return parts.scheme in ("http", "https") and bool(parts.hostname) and text.lower() == rebuilt
+    return is_address and text in (f"http://{parts.netloc}", f"https://{parts.netloc}") and "@" not in text
 
 
 @register(Tags.database)

@@ -61,7 +61,7 @@ def database(name: str, default: str) -> dict[str, object]:
         config: dict[str, object] = environ.Env.db_url_config(text(name, default))
     except Exception as error:  # django-environ raises what its parser happens to raise
         raise ImproperlyConfigured(f"{name} is not a database URL.") from error
-    if not config.get("ENGINE"):
+    if "." not in str(config.get("ENGINE")):  # an unknown scheme is handed through as it is
         raise ImproperlyConfigured(f"{name} is not a database URL that Gatehouse knows.")
     return config
 
