@@ -1,4 +1,4 @@
-"""The adapters. Importing this package registers them all."""
+"""The adapters, one a file. Importing this package registers them all."""
 
 from proxy.providers import anthropic, azure_openai, echo, openai
 

@@ -164,7 +164,8 @@ def _message_blocks(message: dict[str, Any], role: str, where: str) -> list[Bloc
         raise UnsupportedRequest("Anthropic takes messages of the roles system, user, assistant and tool.", where)
     if message.get("function_call"):
         raise UnsupportedRequest("Anthropic takes 'tool_calls' instead of 'function_call'.", f"{where}.function_call")
-    blocks = _blocks(content or message.get("refusal"), where, TEXT_PARTS)
+    refusal = message.get("refusal")
+    blocks = _blocks(content or (refusal if isinstance(refusal, str) else None), where, TEXT_PARTS)
     calls = message.get("tool_calls") or []
     if not isinstance(calls, list):
         where = f"{where}.tool_calls"
