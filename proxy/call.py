@@ -37,9 +37,9 @@ class Call:
 
     __slots__ = (
         "_armed_at", "_body_complete", "_deadline_at", "_detached_until", "_interrupted", "_late", "_loop", "_receive", "_send", "_task",
-        "_timer", "_watch", "at_us", "client_gone", "detached_limit_s", "ended", "extra_headers", "facts",
-        "first_byte_us", "headers", "id", "method", "opened", "outcome", "path", "replied", "request_id", "scope", "started_ns",
-        "status", "streaming",
+        "_relay", "_seen", "_since", "_timer", "_watch", "at_us", "client_gone", "detached_limit_s", "ended", "extra_headers", "facts",
+        "first_byte_us", "headers", "id", "method", "opened", "outcome", "path", "progress", "replied", "request_id", "scope", "send_message", "sending",
+        "started_ns", "status", "streaming",
     )  # fmt: skip
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -54,7 +54,7 @@ class Call:
         well_formed = given is not None and REQUEST_ID.fullmatch(given) is not None
         self.request_id = given.decode() if given is not None and well_formed else f"req_{self.id}"
         self._receive = receive
-        self._send = send
+        self.send_message = send
         self._body_complete = False
         self.extra_headers: list[Header] = []
         self.status = 0  # of the reply, once it has begun
@@ -75,12 +75,19 @@ class Call:
         self._watch: asyncio.Task[None] | None = None
         self._interrupted: GatewayError | None = None
         self._armed_at = self._deadline_at = self._detached_until = NEVER
+        # While a stream is relayed: (silence of the provider, its error, silence of the client), see `relaying`.
+        self._relay: tuple[float, Callable[[], GatewayError], float] | None = None
+        self._seen = (-1, False)
+        self._since = 0.0
+        self.progress = 0
+        self.sending = False
         self._late: Callable[[], GatewayError] = client_left
 
     # --- deadlines and interruptions --------------------------------------------------------------------------------
 
     def expect(self, seconds: float, late: Callable[[], GatewayError]) -> None:
         """From now on the task must get on within `seconds`, or is interrupted with `late()`."""
+        self._relay = None
         at = self._loop.time() + seconds
         if at > self._detached_until:
             at, late = self._detached_until, client_left
@@ -88,6 +95,13 @@ class Call:
         self._late = late
         if at < self._armed_at:
             self._arm(at)
+
+    def relaying(self, idle_s: float, idle: Callable[[], GatewayError], write_s: float) -> None:
+        """From now on the task turns between waiting for the provider and writing to the client: it raises `progress`
+        at each turn and says in `sending` which of the two it waits for. The timer looks now and then whether it still
+        turns, which is cheaper than a deadline for each turn."""
+        self._relay = (idle_s, idle, write_s)
+        self._since = self._loop.time()
 
     def interrupt(self, error: GatewayError) -> None:
         if self._interrupted is None and self._task is not None and not self.ended:
@@ -118,10 +132,20 @@ class Call:
             return
         if self._watch is None and self._body_complete:
             self._watch = self._loop.create_task(self._watch_client())
-        if self._loop.time() >= self._deadline_at:
+        now = self._loop.time()
+        if self._relay is not None:
+            self._check_relay(now, *self._relay)
+        elif now >= self._deadline_at:
             self._deadline_at = NEVER
             self.interrupt(self._late())
         self._arm_again()
+
+    def _check_relay(self, now: float, idle_s: float, idle: Callable[[], GatewayError], write_s: float) -> None:
+        seen = (self.progress, self.sending)
+        if seen != self._seen:
+            self._seen, self._since = seen, now
+        elif now - self._since >= (write_s if self.sending else idle_s):
+            self.interrupt(client_left() if self.sending else idle())
 
     def _arm_again(self) -> None:
         self._armed_at = min(self._deadline_at, self._loop.time() + TICK_S)
@@ -187,11 +211,11 @@ class Call:
         self.first_byte_us = self.elapsed_us()
         headers.append((b"x-request-id", self.request_id.encode()))
         headers.extend(self.extra_headers)
-        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        await self.send_message({"type": "http.response.start", "status": status, "headers": headers})
 
     async def send(self, body: bytes, more: bool = True) -> None:
         self.replied = not more
-        await self._send({"type": "http.response.body", "body": body, "more_body": more})
+        await self.send_message({"type": "http.response.body", "body": body, "more_body": more})
 
     async def reply(self, status: int, headers: list[Header], body: bytes) -> None:
         """A whole reply. When the request was not read to its end the connection is closed after it."""

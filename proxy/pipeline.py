@@ -212,7 +212,7 @@ async def _try_routes(gateway: Gateway, call: Call, exchange: Exchange, model: M
             if not _moves_on(error) or call.status or call.client_gone:
                 raise
             failed = error
-            logger.info("route %s failed with %s", candidate.target.provider, error.status)
+            logger.info("route %s failed with %s: %s", candidate.target.provider, error.status, error.__cause__ or "")
     if failed is not None:
         raise failed
     if attempts == 0 and model.tiers and budget_s > 0:
@@ -346,21 +346,22 @@ class _Attempt:
         return out
 
     async def _relay_rest(self, reply: UpstreamReply, relay: streaming.Relay, out: bytes) -> None:
-        call, next_chunk, feed = self.call, reply.next_chunk, relay.feed
-        idle_s, write_s = self.candidate.target.idle_timeout_s, self.gateway.limits.write_timeout_s
-        send = call.send
+        call, next_chunk, feed, send = self.call, reply.next_chunk, relay.feed, self.call.send_message
+        call.relaying(self.candidate.target.idle_timeout_s, _idle, self.gateway.limits.write_timeout_s)
         while True:
             if out:
-                call.expect(write_s, client_left)
-                await send(out)
+                call.sending = True
+                await send({"type": "http.response.body", "body": out, "more_body": True})
+                call.sending = False
+            call.progress += 1
             if relay.error is not None:
                 raise self._reported(relay.error)
             if relay.done:
                 break
-            call.expect(idle_s, _idle)
             chunk = await next_chunk()
             out = feed(chunk) if chunk else relay.end()
-        await send(b"", False)
+        call.sending = True
+        await call.send(b"", more=False)
 
     async def _finish_upstream(self, reply: UpstreamReply) -> None:
         """Read the end of the body, so that the connection can be used again; not waiting long for it."""

