@@ -90,26 +90,26 @@ def usage_of(reply: dict[str, Any]) -> TokenUsage | None:
     prompt, completion = _prompt_and_completion(usage, answers="choices" in reply)
     if prompt is None or completion is None or prompt < 0 or completion < 0:
         return None
-    asked, made = _details(usage, "prompt_tokens_details"), _details(usage, "completion_tokens_details")
-    reasoning = count_of(made.get("reasoning_tokens")) or 0
+    asked, made = usage.get("prompt_tokens_details"), usage.get("completion_tokens_details")
+    cached = (
+        _part(prompt, asked, "cached_tokens")
+        or _part(prompt, usage, "prompt_cache_hit_tokens")
+        or _part(prompt, usage, "cached_tokens")
+    )
+    fresh = prompt - cached
+    written = _part(fresh, asked, "cache_write_tokens") or _part(fresh, usage, "cache_creation_input_tokens")
     unnamed = (count_of(usage.get("total_tokens")) or 0) - prompt - completion
     if unnamed > 0:
         # Gemini and xAI count the tokens of thinking, and bill them as output, but name them in the total only.
         completion += unnamed
-        reasoning = max(reasoning, unnamed)
-    cached = _first_count(
-        asked.get("cached_tokens"), usage.get("prompt_cache_hit_tokens"), usage.get("cached_tokens"), most=prompt
-    )
     return TokenUsage(
         prompt=prompt,
         completion=completion,
         cached=cached,
-        cache_write=_first_count(
-            asked.get("cache_write_tokens"), usage.get("cache_creation_input_tokens"), most=prompt - cached
-        ),
-        reasoning=min(reasoning, completion),
-        audio_prompt=_first_count(asked.get("audio_tokens"), most=prompt),
-        audio_completion=_first_count(made.get("audio_tokens"), most=completion),
+        cache_write=written,
+        reasoning=max(_part(completion, made, "reasoning_tokens"), unnamed),
+        audio_prompt=_part(prompt, asked, "audio_tokens"),
+        audio_completion=_part(completion, made, "audio_tokens"),
     )
 
 
@@ -138,21 +138,10 @@ def count_of(value: Any) -> int | None:
     return value if type(value) is int and 0 <= value <= MAX_COUNT else None
 
 
-def _first_count(*values: Any, most: int) -> int:
-    """The first that is a count. A part cannot be more than its whole, whatever a provider says."""
-    for value in values:
-        count = count_of(value)
-        if count is not None:
-            return min(count, most)
-    return 0
-
-
-_NO_DETAILS: dict[str, Any] = {}
-
-
-def _details(usage: dict[str, Any], name: str) -> dict[str, Any]:
-    details = usage.get(name)
-    return details if isinstance(details, dict) else _NO_DETAILS
+def _part(whole: int, counts: Any, name: str) -> int:
+    """A part of `whole`, 0 when it is not told; never more than the whole, whatever a provider says."""
+    count = counts.get(name) if isinstance(counts, dict) else None
+    return min(count_of(count) or 0, whole) if count else 0
 
 
 # --- errors ---------------------------------------------------------------------------------------------------------
