@@ -94,7 +94,7 @@ class GatewayProcess:
     def start(self, wait: bool = True) -> None:
         """Raises RuntimeError with the end of its log when it does not become ready."""
         command = [sys.executable, "-m", "gateway_project.server", "--port", str(self.port)]
-        if self.workers > 1:
+        if self.redis_url:
             command = [sys.executable, "-m", "gunicorn", "gateway_project.asgi:application", "-c", "gunicorn.conf.py"]
             command += ["-w", str(self.workers), "-b", f"127.0.0.1:{self.port}"]
         with self.log_path.open("ab") as log:
@@ -135,7 +135,7 @@ class GatewayProcess:
 
     def worker_pids(self) -> list[int]:
         """The processes that answer calls."""
-        if self.workers == 1:
+        if not self.redis_url:
             return [self.pid]
         listing = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
         rows = [tuple(map(int, line.split())) for line in listing.splitlines()]
@@ -250,12 +250,14 @@ class Gateways:
 
     @contextmanager
     def make(
-        self, backend: str, configuration: Mapping[str, Any], keys: Mapping[str, str], **settings: str
+        self, backend: str, configuration: Mapping[str, Any], keys: Mapping[str, str], workers: int = 2, **settings: str
     ) -> Iterator[GatewayProcess]:
-        """A gateway that is set up and ready; gone afterwards. `settings`: environment variables of its own."""
+        """A gateway that is set up and ready; gone afterwards. `settings`: environment variables of its own.
+
+        `workers` count where there is Redis only: without it there is one.
+        """
         self._made += 1
-        folder = self._folder / f"gateway-{self._made}"
-        gateway = self._with_database(backend, folder, settings)
+        gateway = self._with_database(backend, self._folder / f"gateway-{self._made}", workers, settings)
         try:
             gateway.keys.update(keys)
             gateway.apply(configuration)
@@ -266,7 +268,7 @@ class Gateways:
             if gateway.database_url:
                 self._services.postgres().drop(gateway.database_url)
 
-    def _with_database(self, backend: str, folder: Path, settings: Mapping[str, str]) -> GatewayProcess:
+    def _with_database(self, backend: str, folder: Path, workers: int, settings: Mapping[str, str]) -> GatewayProcess:
         if backend == "sqlite":
             gateway = GatewayProcess(folder, env=settings)
             shutil.copy(self._migrated_sqlite(), gateway.data_dir / "gatehouse.sqlite3")
@@ -279,7 +281,7 @@ class Gateways:
         database_url = postgres.database(template=self._migrated["postgres"])
         if backend == "postgres":
             return GatewayProcess(folder, database_url=database_url, env=settings)
-        return GatewayProcess(folder, database_url=database_url, redis_url=redis_url, workers=2, env=settings)
+        return GatewayProcess(folder, database_url=database_url, redis_url=redis_url, workers=workers, env=settings)
 
     def _migrated_sqlite(self) -> str:
         if "sqlite" not in self._migrated:

@@ -66,6 +66,7 @@ class PostgresServer:
         """`url` leads to a database from which others can be made."""
         self.url = url
         self.can_stop = False
+        self.pid: int | None = None  # where it is ours
         self._numbers = itertools.count(1)
 
     def database(self, template: str = "") -> str:
@@ -113,6 +114,7 @@ class OwnPostgres(PostgresServer):
             self._process = subprocess.Popen(
                 command, user=self._account, group=self._account, cwd="/", stdout=log, stderr=subprocess.STDOUT
             )
+        self.pid = self._process.pid
         wait_until(self._answers, START_TIMEOUT_S, "PostgreSQL accepts connections")
 
     def stop(self) -> None:
@@ -188,6 +190,7 @@ class RedisServer:
     def __init__(self, url: str, databases: int = 16) -> None:
         self.url = url.rstrip("/")
         self.can_stop = False
+        self.pid: int | None = None  # where it is ours
         self._numbers = itertools.cycle(range(databases))
 
     def database(self) -> str:
@@ -218,6 +221,7 @@ class OwnRedis(RedisServer):
         }
         arguments = itertools.chain.from_iterable((f"--{name}", str(value)) for name, value in options.items())
         self._process = subprocess.Popen([self._program, *arguments], stdout=subprocess.DEVNULL)
+        self.pid = self._process.pid
         wait_until(self._answers, START_TIMEOUT_S, "Redis answers")
 
     def stop(self) -> None:

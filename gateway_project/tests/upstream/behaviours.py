@@ -41,7 +41,8 @@ stream can do (its events, lines and [DONE]) is a good answer where a whole one 
 | whole-for-stream      | answers whole where a stream was asked for                                                |
 | stream-for-whole      | answers as a stream where a whole answer was asked for                                    |
 | wrong-type            | a proper answer called `type` (text/plain)                                                |
-| error                 | `status` (500), OpenAI's error object; 429 with retry-after (`retry_after`=1) and limits  |
+| error                 | `status` (500), OpenAI's error object; 429 with retry-after (`retry_after`=1) and limits; |
+|                       | `message`: other words than the usual                                                     |
 | error-json            | `status` (500), JSON of another shape: {"detail": ...}                                    |
 | error-text            | `status` (500), a line of text                                                            |
 | error-empty           | `status` (500), no body                                                                   |
@@ -381,6 +382,7 @@ def openai_error(message: str, kind: str, code: str | None) -> dict[str, Any]:
 async def error(turn: Turn) -> None:
     status = turn.options.count("status", 500)
     body = openai_error(*ERRORS.get(status, ("The server had an error.", "server_error", None)))
+    body["error"]["message"] = turn.options.text("message", body["error"]["message"])
     if turn.speaks_anthropic:
         body = {"type": "error", "error": {"type": "api_error", "message": body["error"]["message"]}}
     headers = {"retry-after": turn.options.text("retry_after", "1"), **RATE_LIMITS} if status == 429 else {}

@@ -1,0 +1,137 @@
+"""`make bench`: the table of this machine. README.md says how to read it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from benchmarks import load, machine, measure, nginx, report, subjects
+from gateway_project.tests import services
+from gateway_project.tests.gateway_process import Gateways
+
+BARE = "bare ASGI + aiohttp relay"
+PLAIN = "Gatehouse, plain"
+EVERYTHING = "Gatehouse, everything on"
+ONE_WORKER = "Gatehouse, everything on, Redis, one worker"
+TWO_WORKERS = "Gatehouse, everything on, Redis, two workers"
+TARGETS = {PLAIN: report.PLAIN, EVERYTHING: report.EVERYTHING, ONE_WORKER: report.EVERYTHING_REDIS}
+
+
+def main() -> int:
+    options = _options()
+    if not Path("/proc/self/stat").exists():
+        print("The benchmark reads CPU time from /proc: it needs Linux.", file=sys.stderr)
+        return 1
+    began = time.monotonic()
+    result = report.Report()
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gatehouse-bench-")))
+        try:
+            _Bench(options, folder, stack, result).run()
+        except measure.Failed as error:
+            print(f"Nothing to compare: {error}", file=sys.stderr)
+            return 1
+    print("\n".join(result.lines))
+    print(f"\n{result.summary()} ({time.monotonic() - began:.0f} s)")
+    return 1 if options.check and result.missed else 0
+
+
+class _Bench:
+    """One run: what is asked for is started, measured in turns, written down."""
+
+    def __init__(self, options: argparse.Namespace, folder: Path, stack: ExitStack, result: report.Report) -> None:
+        self.options = options
+        self.folder = folder
+        self.stack = stack
+        self.result = result
+        self.services = services.Running(stack)
+        self.gateways = Gateways(folder / "gateways", self.services)
+        self.upstream = stack.enter_context(subjects.mock(folder, options.mock_port if options.peer else None))
+
+    def run(self) -> None:
+        """Raises measure.Failed."""
+        self._say_conditions()
+        plain = self._speed()
+        if self.options.redis:
+            self._workers()
+        if self.options.memory:
+            few_mb, many_mb = measure.memory_growth(self.folder, plain)
+            self.result.memory(plain.name, few_mb, many_mb)
+
+    def _say_conditions(self) -> None:
+        whole = "nginx" if self.upstream.whole != self.upstream.streamed else "our own"
+        driver = "wrk" if load.program() else "our own driver"
+        pinned = f"servers on core {machine.SERVER_CORE}, load and upstream on core {machine.LOAD_CORE}"
+        self.result.say(f"Upstream: {whole}; load: {driver}; {pinned}; {self.options.rounds} rounds.\n")
+
+    def _speed(self) -> subjects.Subject:
+        """Gives the plain gateway, still running."""
+        enter = self.stack.enter_context
+        running = []
+        if nginx.program():
+            running.append(enter(subjects.nginx_relay(self.folder, self.upstream)))
+        running.append(enter(subjects.bare_relay(self.folder, self.upstream)))
+        plain = enter(subjects.gatehouse(PLAIN, self.gateways, self.upstream))
+        running.append(plain)
+        running.append(enter(subjects.gatehouse(EVERYTHING, self.gateways, self.upstream, rich=True)))
+        if self.options.peer:
+            running.append(subjects.peer(self.options.peer, self.options.key, self.options.model, self.options.pid))
+        figures = self._in_turns(running, streams=not self.options.no_streams)
+        base = next(its for its in figures if its.name == BARE)
+        self.result.speed(figures, base, TARGETS)
+        return plain
+
+    def _workers(self) -> None:
+        try:
+            beside = {"Redis": self.services.redis().pid, "PostgreSQL": self.services.postgres().pid}
+        except pytest.skip.Exception as error:
+            self.result.say(f"\nNot measured with two workers: {error}")
+            return
+        for pid in filter(None, beside.values()):
+            machine.pin(pid, machine.LOAD_CORE)
+        running = [
+            self.stack.enter_context(
+                subjects.gatehouse(
+                    name,
+                    self.gateways,
+                    self.upstream,
+                    rich=True,
+                    backend="postgres+redis",
+                    workers=workers,
+                    beside=beside,
+                )
+            )
+            for name, workers in ((ONE_WORKER, 1), (TWO_WORKERS, 2))
+        ]
+        one, two = self._in_turns(running, streams=False)
+        self.result.workers(one, two)
+
+    def _in_turns(self, running: list[subjects.Subject], streams: bool) -> list[measure.Figures]:
+        return measure.in_turns(self.folder, running, self.options.rounds, self.options.seconds, streams)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="make bench ARGS=...", description="Measures Gatehouse on this machine.")
+    parser.add_argument("--rounds", type=int, default=3, help="how often each is measured, in turns (3)")
+    parser.add_argument("--seconds", type=float, default=2, help="how long each is asked in a round (2)")
+    parser.add_argument("--no-streams", action="store_true", help="leave the streams out")
+    parser.add_argument("--redis", action="store_true", help="also two workers against one, with Redis and PostgreSQL")
+    parser.add_argument("--memory", action="store_true", help="also memory after 1,000 and after 100,000 requests")
+    parser.add_argument("--check", action="store_true", help="exit with 1 when a target is missed")
+    other = parser.add_argument_group("another gateway that is running on this machine, measured the same way")
+    other.add_argument("--peer", metavar="URL", help="its base URL, such as http://127.0.0.1:4000/v1")
+    other.add_argument("--key", default="none", help="the API key it wants")
+    other.add_argument("--model", default="bench", help="a model that it sends to the mock upstream")
+    other.add_argument("--pid", type=int, help="its process, for its CPU")
+    other.add_argument("--mock-port", type=int, default=9190, help="where the mock upstream waits for it (9190)")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
