@@ -311,8 +311,17 @@ class Node:
 
     def run(self, script: Path, *arguments: str, env: Mapping[str, str] | None = None, timeout_s: float = 60) -> str:
         """What the script prints. Raises AssertionError with its stderr when it does not exit with 0."""
-        environment = {"PATH": os.environ["PATH"], "NODE_PATH": str(self._modules), **(env or {})}
         command = [self._program, str(script), *arguments]
+        environment = self._environment(env)
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout_s, check=False)
         assert done.returncode == 0, f"{script.name} failed:\n{done.stderr}"
         return done.stdout
+
+    def start(self, script: Path, *, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+        """The script as a process to be talked to, a line at a time, through its stdin and stdout."""
+        command = [self._program, str(script)]
+        pipe, environment = subprocess.PIPE, self._environment(env)
+        return subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, encoding="utf-8", bufsize=1)
+
+    def _environment(self, env: Mapping[str, str] | None) -> dict[str, str]:
+        return {"PATH": os.environ["PATH"], "NODE_PATH": str(self._modules), **(env or {})}

@@ -447,7 +447,7 @@ def test_embeddings_as_floats(client: OpenAI, upstream: Upstream) -> None:
 
 
 def test_models_are_exactly_those_that_the_key_may_call(client_of: ClientOf) -> None:
-    assert [model.id for model in client_of("charlie").models.list()] == ["echo", "gpt-test"]
+    assert [model.id for model in client_of("charlie").models.list()] == ["echo", "gpt-alias", "gpt-test"]
     names = [model.id for model in client_of("alice").models.list()]
     assert {"echo", "gpt-test", "embedding-test", "patient/ok"} <= set(names)
 
@@ -553,7 +553,7 @@ def test_azure_client_lists_models_with_its_own_header(gateway: GatewayProcess) 
         http_client=openai.DefaultHttpxClient(trust_env=False),
     )
     with client:
-        assert [model.id for model in client.models.list()] == ["echo", "gpt-test"]
+        assert [model.id for model in client.models.list()] == ["echo", "gpt-alias", "gpt-test"]
 
 
 # --- errors ----------------------------------------------------------------------------------------------------------
