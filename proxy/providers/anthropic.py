@@ -282,8 +282,9 @@ def _event(chunk: dict[str, Any]) -> bytes:
 
 
 def _error(status: int, said: dict[str, Any]) -> dict[str, Any]:
+    """Anthropic's errors have no code; one that has is of somebody in between, or translated already."""
     error = error_object(status, said)
-    if error["type"] in ERRORS:
+    if error["type"] in ERRORS and not error["code"]:
         error["type"], error["code"] = ERRORS[error["type"]]
     if error["message"].startswith("prompt is too long"):
         error["code"] = "context_length_exceeded"  # what OpenAI's clients look for

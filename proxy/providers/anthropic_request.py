@@ -5,7 +5,7 @@ Sources: https://platform.claude.com/docs/en/api/messages, .../build-with-claude
 
 Translated: messages of every role (system and developer ones become `system`, wherever they stood), text, images, PDF
 and text files, tools and their calls and results, `tool_choice`, `parallel_tool_calls`, `max_tokens` and
-`max_completion_tokens` (Anthropic requires one: DEFAULT_MAX_TOKENS), `stop`, `temperature`, `top_p`, `user`,
+`max_completion_tokens` (Anthropic requires one: see DEFAULT_MAX_TOKENS), `stop`, `temperature`, `top_p`, `user`,
 `safety_identifier` and `metadata.user_id`, `response_format` with a schema, `reasoning_effort`, `service_tier`.
 
 Dropped, because Anthropic has nothing like it and an answer without it is still the answer asked for: seed,
@@ -31,6 +31,7 @@ from proxy.providers.base import UnsupportedRequest
 # The newer version 2026-10-21 refuses temperature, top_p and top_k for every model, also for those that honour them.
 API_VERSION = "2023-06-01"
 DEFAULT_MAX_TOKENS = 4096
+DEFAULT_MAX_TOKENS_THINKING = 16_384  # thoughts count as output, and the answer must have room behind them
 MIN_THINKING_TOKENS = 1024  # Anthropic's own minimum
 
 DROPPED = frozenset(
@@ -98,13 +99,12 @@ def messages_request(exchange: Exchange, model: str, version: str) -> dict[str, 
     body = exchange.body
     _refuse(body)
     system, turns = _conversation(body["messages"])
-    max_tokens = body.get("max_completion_tokens") or body.get("max_tokens") or DEFAULT_MAX_TOKENS
     request = {
         name: value
         for name, value in body.items()
         if value is not None and name not in TRANSLATED and name not in DROPPED and name not in REFUSED
     }
-    request |= {"model": model, "max_tokens": max_tokens, "messages": turns}
+    request |= {"model": model, "max_tokens": _max_tokens(body), "messages": turns}
     if system:
         request["system"] = system
     if exchange.stream:
@@ -130,6 +130,12 @@ def _refuse(body: dict[str, Any]) -> None:
         raise UnsupportedRequest("Anthropic models give one choice: 'n' must be 1.", "n")
     if any(modality != "text" for modality in body.get("modalities") or ()):
         raise UnsupportedRequest("Anthropic models answer with text only.", "modalities")
+
+
+def _max_tokens(body: dict[str, Any]) -> int:
+    thinks = body.get("reasoning_effort") not in (None, "none")
+    default = DEFAULT_MAX_TOKENS_THINKING if thinks else DEFAULT_MAX_TOKENS
+    return body.get("max_completion_tokens") or body.get("max_tokens") or default
 
 
 def _conversation(messages: list[dict[str, Any]]) -> tuple[list[Block], list[dict[str, Any]]]:

@@ -107,7 +107,7 @@ class Adapter(ABC):
     default_base_url: ClassVar[str] = ""
     default_api_version: ClassVar[str] = ""
     # Answers in this process, with no socket: the whole body, or for a stream its SSE events, one at a time, with the
-    # usage event and [DONE] as OpenAI sends them. `request` has refused what it cannot answer.
+    # usage event and [DONE] as OpenAI sends them. Raises UnsupportedRequest at once, not in the midst of a stream.
     answer: Callable[[Exchange], bytes | Iterable[bytes]] | None = None
 
     @abstractmethod

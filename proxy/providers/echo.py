@@ -37,19 +37,25 @@ class EchoAdapter(OpenAIAdapter):
     default_base_url = ""
 
     def request(self, exchange: Exchange, target: Target, credential: str) -> UpstreamRequest:
-        if exchange.endpoint == "embeddings":
-            _check_embeddings(exchange.body)
-        elif sum(map(len, _texts(exchange))) > MAX_CHARS:
-            raise UnsupportedRequest(f"An echo is at most {MAX_CHARS} characters long, all choices together.")
+        _check(exchange)
         return UpstreamRequest(url="echo:", headers={}, body=b"")
 
     def probe(self, target: Target) -> UpstreamRequest:
         return UpstreamRequest(url="echo:", headers={}, body=b"", method="GET")
 
     def answer(self, exchange: Exchange) -> bytes | Iterable[bytes]:
+        _check(exchange)
         if exchange.endpoint == "embeddings":
             return _embeddings(exchange)
         return _stream(exchange) if exchange.stream else _whole(exchange)
+
+
+def _check(exchange: Exchange) -> None:
+    """Raises UnsupportedRequest for what would take too much time or memory."""
+    if exchange.endpoint == "embeddings":
+        _check_embeddings(exchange.body)
+    elif sum(map(len, _texts(exchange))) > MAX_CHARS:
+        raise UnsupportedRequest(f"An echo is at most {MAX_CHARS} characters long, all choices together.")
 
 
 # --- what is said ---------------------------------------------------------------------------------------------------

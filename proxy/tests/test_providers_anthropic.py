@@ -400,6 +400,13 @@ def test_errors_get_openais_names(status: int, type_: str, code: str | None) -> 
     }
 
 
+@pytest.mark.parametrize("status", [400, 401, 404, 429, 529])
+def test_error_that_is_translated_already_stays_as_it_is(status: int) -> None:
+    error = ANTHROPIC.adapter.error(status, recording(f"anthropic/error_{status}.json"))
+
+    assert ANTHROPIC.adapter.error(500, orjson.dumps({"error": error})) == error
+
+
 def test_prompt_that_is_too_long_has_the_code_that_clients_look_for() -> None:
     error = ANTHROPIC.adapter.error(400, recording("anthropic/error_too_long.json"))
 

@@ -88,6 +88,9 @@ def test_least_request() -> None:
         ({"max_completion_tokens": 20}, 20),
         ({"max_tokens": 10, "max_completion_tokens": 20}, 20),
         ({"max_tokens": None}, 4096),
+        ({"reasoning_effort": "none"}, 4096),
+        ({"reasoning_effort": "high"}, 16_384),
+        ({"reasoning_effort": "high", "max_tokens": 5000}, 5000),
     ],
 )
 def test_tokens_are_limited_as_the_client_says(given: dict[str, Any], expected: int) -> None:

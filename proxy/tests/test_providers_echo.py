@@ -254,15 +254,20 @@ def test_nothing_is_sent_anywhere() -> None:
     ],
 )
 def test_embeddings_without_measure_are_refused(body: dict[str, Any], param: str) -> None:
-    with pytest.raises(UnsupportedRequest) as refusal:
-        translate(exchange_of("embeddings", body), ECHO)
+    for attempt in (lambda: translate(exchange_of("embeddings", body), ECHO), lambda: vectors(**body)):
+        with pytest.raises(UnsupportedRequest) as refusal:
+            attempt()
+        assert refusal.value.param == param
 
-    assert refusal.value.param == param
 
+@pytest.mark.parametrize("stream", [True, False])
+def test_echoes_without_measure_are_refused_before_they_begin(stream: bool) -> None:
+    exchange = chat(messages=user("x" * 40_000), n=128, stream=stream)
 
-def test_echoes_without_measure_are_refused() -> None:
-    with pytest.raises(UnsupportedRequest):
-        translate(chat(messages=user("x" * 40_000), n=128), ECHO)
+    assert ECHO.adapter.answer is not None
+    for attempt in (lambda: translate(exchange, ECHO), lambda: ECHO.adapter.answer(exchange)):  # type: ignore[misc]
+        with pytest.raises(UnsupportedRequest):
+            attempt()
 
 
 def test_errors_have_openais_shape() -> None:
