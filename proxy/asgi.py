@@ -22,6 +22,8 @@ from usage import metrics
 logger = logging.getLogger(__name__)
 
 View = Callable[[Gateway, Call], Awaitable[None]]
+# Where Azure's client libraries send their calls; the model is in the body too, and that one counts.
+AZURE_PATH = re.compile(r"/(?:openai|v1)(?:/v1|/deployments/.+?)/(chat/completions|completions|embeddings|models)")
 SLASHES = re.compile(r"/{2,}")
 # Calls without a valid key are anybody's: beyond so many a second they are answered and counted, but not written down.
 ANONYMOUS_EVENTS_PER_S = 50
@@ -189,6 +191,9 @@ def normalise(path: str) -> str:
     """One spelling of a path: single slashes, no slash at the end, lower case up to a model's name."""
     tidy = SLASHES.sub("/", path).rstrip("/")
     head = tidy.lower()
+    azure = AZURE_PATH.fullmatch(head)
+    if azure is not None:
+        return f"/v1/{azure[1]}"
     for prefix in ("/v1/models/", "/models/"):
         if head.startswith(prefix):
             return prefix + tidy[len(prefix) :]

@@ -341,7 +341,7 @@ class _Attempt:
                 out += relay.end()
                 break
             out += relay.feed(chunk)
-        if relay.error is not None:
+        if relay.error is not None and b"data:" not in out:
             raise self._reported(relay.error)
         return out
 
@@ -427,7 +427,8 @@ class _Attempt:
             except Broken as error:
                 if not error.unanswered:
                     raise
-                # The provider had closed a kept connection just before we used it: it has not seen the request.
+                # The provider had closed a kept connection just before we used it. Once only: if it did read the
+                # request and then hung up without a word, it gets it a second time, which cannot be told apart.
                 return await upstream.send(request, target)
         except ConnectTimedOut as error:
             raise UpstreamTimeout("The provider could not be reached in time. Try again.") from error
