@@ -360,7 +360,7 @@ def _read(question: _Question) -> _Answer:
 
 def _entry(caller: Caller | None, found_by: str, read_at: float) -> _Entry | None:
     """None: not in force, or no longer to be found by that."""
-    if caller is None or found_by not in (caller.public_id, caller.imported_digest):
+    if caller is None or not caller.in_force or found_by not in (caller.public_id, caller.imported_digest):
         return None
     secrets = _own_secrets(caller) if found_by == caller.public_id else _old_secret(caller)
     principal = Principal(
