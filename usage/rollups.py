@@ -12,14 +12,13 @@ Whoever inserts after 1 leaves more marks than 3 notes, and the hour stays dirty
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any
 
-from django.db import models, transaction
-from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.models import Case, Count, F, Func, Q, Sum, Value, When
-from django.db.models.sql.compiler import SQLCompiler
+from django.db import connection, transaction
+from django.db.models import F
 from django.utils import timezone
 
 from usage import histogram
@@ -34,21 +33,6 @@ ROWS_AT_ONCE = 500
 
 DIMENSIONS = ("key_id", "user_id", "team_id", "model", "provider")
 SUMS = ("calls", "unpriced_calls", "prompt_tokens", "completion_tokens", "cost_nano_usd", "latency_us")
-NO_FIRST_BYTE = -1
-
-
-class MinuteOfHour(Func):
-    """0 to 59, of a time in UTC. (Django's TruncMinute calls back into Python for every row on SQLite.)"""
-
-    output_field = models.IntegerField()
-
-    def as_sqlite(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper, **extra: Any) -> tuple[str, Any]:
-        return super().as_sql(compiler, connection, template="CAST(substr(%(expressions)s, 15, 2) AS integer)", **extra)
-
-    def as_postgresql(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper, **extra: Any) -> tuple[str, Any]:
-        return super().as_sql(
-            compiler, connection, template="EXTRACT(minute FROM %(expressions)s AT TIME ZONE 'UTC')::integer", **extra
-        )
 
 
 def roll_up(limit: int = HOURS_AT_ONCE) -> int:
@@ -105,43 +89,23 @@ def _floor_hour(moment: datetime) -> datetime:
     return moment - (moment - EPOCH) % HOUR
 
 
-def _aggregate(hour: datetime, grain: Rollup.Grain) -> Iterator[Rollup]:
+def _aggregate(hour: datetime, grain: Rollup.Grain) -> Iterable[Rollup]:
     """The rows of one hour. The database groups by latency bucket too, so that one pass gives sums and histograms;
     what comes back is a few rows per group, however many events there are."""
     by = ("minute", "outcome") if grain == Rollup.Grain.MINUTE else (*DIMENSIONS, "outcome")
     groups: dict[tuple[Any, ...], Rollup] = {}
     for row in _buckets(hour, by):
-        key = tuple(row[name] for name in by)
-        group = groups.get(key)
+        *key, latency_bucket, first_byte_bucket = row[: -len(SUMS)]
+        group = groups.get(tuple(key))
         if group is None:
-            group = groups[key] = _empty_rollup(hour, grain, dict(zip(by, key, strict=True)))
-        for name in SUMS:
-            setattr(group, name, getattr(group, name) + row["sum_" + name])
-        group.latency_histogram[row["latency_bucket"]] += row["sum_calls"]
-        if row["first_byte_bucket"] != NO_FIRST_BYTE:
-            group.first_byte_histogram[row["first_byte_bucket"]] += row["sum_calls"]
-    yield from groups.values()
-
-
-def _buckets(hour: datetime, by: tuple[str, ...]) -> Iterable[Mapping[str, Any]]:
-    first, last = id_range(hour, hour + HOUR)
-    computed: dict[str, Any] = {name: expression for name, expression in COMPUTED.items() if name in by}
-    computed |= {"latency_bucket": _bucket_of("latency_us"), "first_byte_bucket": _bucket_of("first_byte_us")}
-    columns = [name for name in by if name not in computed]
-    rows: Iterable[Mapping[str, Any]] = (
-        UsageEvent.objects.filter(id__gte=first, id__lt=last)
-        .order_by()
-        .values(*columns, **computed)
-        .annotate(
-            sum_calls=Count("*"),
-            sum_unpriced_calls=Count("pk", filter=Q(cost_nano_usd__isnull=True)),
-            sum_prompt_tokens=Sum("prompt_tokens"),
-            sum_completion_tokens=Sum("completion_tokens"),
-            sum_cost_nano_usd=Sum("cost_nano_usd", default=0),
-            sum_latency_us=Sum("latency_us"),
-        )
-    )
-    return rows
+            group = groups[tuple(key)] = _empty_rollup(hour, grain, dict(zip(by, key, strict=True)))
+        sums = dict(zip(SUMS, row[-len(SUMS) :], strict=True))
+        for name, value in sums.items():
+            setattr(group, name, getattr(group, name) + value)
+        group.latency_histogram[latency_bucket] += sums["calls"]
+        if first_byte_bucket is not None:
+            group.first_byte_histogram[first_byte_bucket] += sums["calls"]
+    return groups.values()
 
 
 def _empty_rollup(hour: datetime, grain: Rollup.Grain, group: dict[str, Any]) -> Rollup:
@@ -156,19 +120,48 @@ def _empty_rollup(hour: datetime, grain: Rollup.Grain, group: dict[str, Any]) ->
     )
 
 
-def _bucket_of(column: str) -> Case:
-    """usage.histogram.bucket in SQL."""
-    within = (When(**{f"{column}__lte": bound}, then=Value(index)) for index, bound in enumerate(histogram.BOUNDS_US))
-    return Case(
-        When(**{f"{column}__isnull": True}, then=Value(NO_FIRST_BYTE)), *within, default=Value(len(histogram.BOUNDS_US))
-    )
+def _buckets(hour: datetime, by: tuple[str, ...]) -> list[tuple[Any, ...]]:
+    """Rows of `by`, the two buckets, and SUMS."""
+    bounds = [UsageEvent._meta.pk.get_db_prep_value(bound, connection) for bound in id_range(hour, hour + HOUR)]
+    with connection.cursor() as cursor:
+        cursor.execute(_statement(by), bounds)
+        rows: list[tuple[Any, ...]] = cursor.fetchall()
+    return rows
 
 
-OUTCOME = Case(
-    When(status=499, then=Value(Rollup.Outcome.ABANDONED)),
-    When(Q(status__gte=500) | Q(status=0), then=Value(Rollup.Outcome.FAILED)),
-    When(status__gte=400, then=Value(Rollup.Outcome.REFUSED)),
-    default=Value(Rollup.Outcome.OK),
-    output_field=models.CharField(),
-)
-COMPUTED = {"minute": MinuteOfHour("at"), "outcome": OUTCOME}
+@cache
+def _statement(by: tuple[str, ...]) -> str:
+    """In SQL by hand: the ORM takes longer to put it together than the database to answer it."""
+    columns = [_EXPRESSIONS.get(name, name) for name in (*by, "latency_bucket", "first_byte_bucket")]
+    if connection.vendor == "sqlite":
+        columns = [_SQLITE_MINUTE if column == _EXPRESSIONS["minute"] else column for column in columns]
+    groups = ", ".join(str(number + 1) for number in range(len(columns)))
+    selected = ", ".join([*columns, *(_SUM_EXPRESSIONS[name] for name in SUMS)])
+    return f"SELECT {selected} FROM usage_usageevent WHERE id >= %s AND id < %s GROUP BY {groups}"  # noqa: S608
+
+
+def _bucket_of(column: str) -> str:
+    """usage.histogram.bucket in SQL; NULL for NULL."""
+    within = " ".join(f"WHEN {column} <= {bound} THEN {index}" for index, bound in enumerate(histogram.BOUNDS_US))
+    return f"CASE WHEN {column} IS NULL THEN NULL {within} ELSE {len(histogram.BOUNDS_US)} END"
+
+
+_EXPRESSIONS = {
+    "minute": "CAST(EXTRACT(minute FROM at AT TIME ZONE 'UTC') AS integer)",
+    "outcome": (
+        "CASE WHEN status = 499 THEN 'abandoned' WHEN status >= 500 OR status = 0 THEN 'failed' "
+        "WHEN status >= 400 THEN 'refused' ELSE 'ok' END"
+    ),
+    "latency_bucket": _bucket_of("latency_us"),
+    "first_byte_bucket": _bucket_of("first_byte_us"),
+}
+_SQLITE_MINUTE = "CAST(substr(at, 15, 2) AS integer)"  # of a text such as 2026-11-21 03:59:59.123456
+_SUM_EXPRESSIONS = {
+    "calls": "count(*)",
+    "unpriced_calls": "count(*) FILTER (WHERE cost_nano_usd IS NULL)",
+    # The sum of bigints is a numeric on PostgreSQL, which would come as a Decimal.
+    **{
+        name: f"CAST(coalesce(sum({name}), 0) AS bigint)"
+        for name in ("prompt_tokens", "completion_tokens", "cost_nano_usd", "latency_us")
+    },
+}

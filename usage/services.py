@@ -35,6 +35,7 @@ Row = tuple[Any, ...]
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 HOUR_US = 3_600_000_000
+UUID_BYTES = 16
 UUID_VERSION_7 = 7 << 76
 UUID_VARIANT = 2 << 62
 
@@ -69,9 +70,8 @@ _TEXTS = {
     name: field.max_length or 0 for name, field in _FIELDS.items() if field.get_internal_type() == "CharField"
 }  # fmt: skip
 _FLAGS = [name for name, field in _FIELDS.items() if field.get_internal_type() == "BooleanField"]
-_REQUIRED_NUMBERS = [
-    name for name, field in _FIELDS.items() if field.get_internal_type().endswith("IntegerField") and not field.null
-]  # fmt: skip
+_NULLABLE = [name for name, field in _FIELDS.items() if field.null]
+_NUMBERS = [name for name, field in _FIELDS.items() if field.get_internal_type().endswith("IntegerField")]
 
 
 def _pick(names: Iterable[str]) -> Callable[[Row], tuple[Any, ...]]:
@@ -80,7 +80,8 @@ def _pick(names: Iterable[str]) -> Callable[[Row], tuple[Any, ...]]:
 
 
 _pick_texts = _pick(_TEXTS)
-_pick_numbers = _pick(["at", *_FLAGS, *_REQUIRED_NUMBERS])
+_pick_numbers = _pick({"at", *_FLAGS, *_NUMBERS} - {*_NULLABLE})
+_pick_nullable = _pick(_NULLABLE)
 _TEXT_LENGTHS = tuple(_TEXTS[name] for name in EVENT_COLUMNS if name in _TEXTS)
 _TEXT_AT = tuple(index for index, name in enumerate(EVENT_COLUMNS) if name in _TEXTS)
 _AT, _TAGS = EVENT_COLUMNS.index("at"), EVENT_COLUMNS.index("tags")
@@ -176,9 +177,12 @@ def _sqlite_second(seconds: int) -> str:
 
 
 def _clean(row: Row) -> Row:
-    """The row as both databases take it. Raises TypeError when a value has the wrong type."""
-    # The drivers would refuse a wrong type too, but with errors that can also mean that the database is away.
+    """The row as both databases take it. Raises TypeError or ValueError when a value is of the wrong kind."""
+    # A driver refuses a wrong type with an error that can also mean that the database is away; SQLite just stores it.
     sum(_pick_numbers(row))
+    sum(filter(None, _pick_nullable(row)))
+    if len(bytes.fromhex(row[0])) != UUID_BYTES:
+        raise ValueError("not the id of an event")
     texts = _pick_texts(row)
     joined = "".join(texts)
     if not joined.isascii() or "\0" in joined or any(map(operator.gt, map(len, texts), _TEXT_LENGTHS)):
