@@ -1,0 +1,61 @@
+"""`manage.py roll_up`, for when Celery was away."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from io import StringIO
+
+import pytest
+from django.core.management import CommandError, call_command
+
+from usage.models import Rollup
+from usage.tests.events import NOON, add
+
+HOUR = timedelta(hours=1)
+
+pytestmark = pytest.mark.django_db
+
+
+def roll_up(*arguments: str) -> str:
+    out = StringIO()
+    call_command("roll_up", *arguments, stdout=out)
+    return out.getvalue().strip()
+
+
+def test_everything_dirty_is_rolled_up() -> None:
+    for hours in range(3):
+        add(NOON - hours * HOUR)
+    assert roll_up() == "Rolled up 3 hours."
+    assert roll_up() == "Rolled up 0 hours."
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hours"),
+    [
+        (["--from", "2026-11-20T11:59"], 2),
+        (["--from", "2026-11-20T11:00", "--to", "2026-11-20T12:00"], 1),
+        (["--from", "2026-11-20T13:00+02:00", "--to", "2026-11-20T12:00Z"], 1),
+        (["--from", "2026-11-20"], 3),
+        (["--from", "2026-11-21"], 0),
+    ],
+)
+def test_hours_of_a_time_are_recomputed(arguments: list[str], hours: int) -> None:
+    for back in range(3):
+        add(NOON - back * HOUR)
+    roll_up()
+    Rollup.objects.filter(grain="hour").update(calls=99)
+    assert roll_up(*arguments).startswith(f"Rolled up {hours} hour")
+    assert Rollup.objects.filter(grain="hour", calls=1).count() == hours
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--to", "2026-11-20"], "--to needs --from"),
+        (["--from", "2026-11-20", "--to", "2026-11-20"], "later"),
+        (["--from", "yesterday"], "not a time"),
+    ],
+)
+def test_mistakes_are_explained(arguments: list[str], message: str) -> None:
+    with pytest.raises(CommandError, match=message):
+        roll_up(*arguments)
