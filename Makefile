@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 # A stamp named after what was installed: other requirements, another name, so they are installed again.
 INSTALLED := $(VENV)/.installed-$(shell cat requirements.txt | cksum | cut -d' ' -f1)
 INSTALLED_DEV := $(VENV)/.installed-dev-$(shell cat requirements.txt requirements-dev.txt | cksum | cut -d' ' -f1)
-PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --no-compile
 # What ruff's S rules judge too, line by line: asserts, constants named secret, random, our own programs, our own SQL.
 JUDGED := B101,B105,B311,B404,B603,B608
 
