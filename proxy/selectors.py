@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from proxy.models import Model, Provider, Route
+from proxy.providers import presets
+from usage.models import ModelPrice
+from usage.price_list import PriceBook, price_of, prices_at
+from usage.pricing import Price
 
 
 def owners_of_names(names: Iterable[str], other_than: Model) -> dict[str, str]:
@@ -32,3 +38,51 @@ def routes_by_provider(providers: Iterable[Provider]) -> dict[int, list[str]]:
     for provider_id, name in rows.distinct():
         found[provider_id].append(name)
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class PriceNow:
+    """What a model costs at this moment. `own`: set here, not from the list that ships with the gateway.
+
+    `price` is that of the first route with one (None: of no route); `unpriced`: provider names of routes without.
+    """
+
+    price: Price | None
+    own: bool
+    unpriced: tuple[str, ...]
+
+
+def own_price(name: str) -> ModelPrice | None:
+    """The price set here that counts now for the model of this name."""
+    begun = ModelPrice.objects.filter(model=name, valid_from__lte=datetime.now(UTC))
+    return begun.order_by("-valid_from", "-id").first()
+
+
+def prices_now(models: Iterable[Model]) -> dict[int, PriceNow]:
+    """By pk, for models with their routes and providers prefetched. Two queries."""
+    now = datetime.now(UTC)
+    book = prices_at(now)
+    own_names = set(ModelPrice.objects.filter(valid_from__lte=now).values_list("model", flat=True))
+    return {model.pk: _price_now(model, book, model.name in own_names) for model in models}
+
+
+def _price_now(model: Model, book: PriceBook, own: bool) -> PriceNow:
+    found = [(route.provider.name, _route_price(model, route, book)) for route in model.routes.all()]
+    prices = [price for _, price in found if price is not None]
+    if own and not prices:
+        row = own_price(model.name)
+        prices = [price_of(row)] if row else []
+    unpriced = tuple(provider for provider, price in found if price is None)
+    return PriceNow(prices[0] if prices else None, own, unpriced)
+
+
+def _route_price(model: Model, route: Route, book: PriceBook) -> Price | None:
+    try:
+        prices_id = presets.prices_id(route.provider.kind)
+    except KeyError:
+        prices_id = ""
+    return book.find(model.name, prices_id, route.upstream_model or model.name)
+
+
+def has_enabled_provider() -> bool:
+    return Provider.objects.filter(enabled=True).exists()

@@ -1,0 +1,68 @@
+"""The admin's front page: what goes on, who spends, and on a new installation what to do next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from django.http import HttpRequest
+from django.urls import reverse
+
+from accounts.models import ApiKey
+from proxy import selectors
+from usage import dashboard
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    title: str
+    explanation: str
+    done: bool
+    url: str = ""
+    button: str = ""
+
+
+def fill(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
+    """unfold's DASHBOARD_CALLBACK. Figures only for those who may look at usage."""
+    context["title"] = "Overview"
+    context["may_see_usage"] = request.user.has_perm("usage.view_usageevent")
+    figures = dashboard.figures() if context["may_see_usage"] else {"quiet": True}
+    context.update(figures)
+    if figures["quiet"]:
+        models = selectors.callable_models()
+        context["steps"] = steps(request, models)
+        context["base_url"] = request.build_absolute_uri("/v1")
+        context["model"] = next(iter(models), "MODEL")
+    return context
+
+
+def steps(request: HttpRequest, models: list[str]) -> list[Step]:
+    """From nothing to the first call. A button only where this person may press it."""
+    may_add_provider = request.user.has_perm("proxy.add_provider")
+    may_add_model = request.user.has_perm("proxy.add_model")
+    may_add_key = request.user.has_perm("accounts.add_apikey")
+    has_provider = bool(models) or selectors.has_enabled_provider()
+    return [
+        Step(
+            "Set up a provider",
+            "Who answers the calls: OpenAI, Anthropic, Azure, your own server. The kind “Echo” needs no account and "
+            "is good for trying out.",
+            has_provider,
+            reverse("admin:proxy_provider_add") if may_add_provider else "",
+            "Add a provider",
+        ),
+        Step(
+            "Offer a model",
+            "The name that callers ask for, and a route to the provider that answers for it.",
+            bool(models),
+            reverse("admin:proxy_model_add") if may_add_model else "",
+            "Add a model",
+        ),
+        Step(
+            "Make an API key",
+            "For a person, or for a team's service. It is shown once.",
+            ApiKey.objects.exists(),
+            reverse("admin:accounts_apikey_add") if may_add_key else "",
+            "Add an API key",
+        ),
+    ]

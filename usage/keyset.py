@@ -1,0 +1,103 @@
+"""Pages through a large table by its primary key: the newest page first, and every page as cheap as the first.
+
+No COUNT and no OFFSET: a page is "the rows before this key". For tables whose primary key rises with time, as that of
+usage events. A ModelAdmin opts in by giving KeysetChangeList as its change list.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.exceptions import ValidationError
+from django.db import connection
+from django.db.models import Model, QuerySet
+from django.http import HttpRequest
+from unfold.views import ChangeList
+
+BEFORE, AFTER = "before", "after"
+
+
+class KeysetPage:
+    """One page of `queryset`, newest first. `before` and `after` are primary keys, not included; at most one is given.
+
+    rows                   at most `size`
+    has_newer, has_older   whether there is a page on that side
+    """
+
+    def __init__(self, queryset: QuerySet[Any], size: int, before: object = None, after: object = None) -> None:
+        if after is not None:
+            ascending = list(queryset.filter(pk__gt=after).order_by("pk")[: size + 1])
+            if len(ascending) > size:
+                self.rows = ascending[size - 1 :: -1]
+                self.has_newer = self.has_older = True
+                return
+            # The newest page, then: filled up with older rows.
+        newest_first = queryset.order_by("-pk")
+        rows = list((newest_first if before is None else newest_first.filter(pk__lt=before))[: size + 1])
+        self.rows = rows[:size]
+        self.has_older = len(rows) > size
+        self.has_newer = before is not None
+
+
+class KeysetPaginator:
+    """Stands where the admin's templates look for a paginator."""
+
+    template_name = "admin/keyset_pagination.html"
+
+
+class KeysetChangeList(ChangeList):
+    """Always newest first; columns cannot be sorted by, because no index would serve it."""
+
+    def get_queryset(self, request: HttpRequest, exclude_parameters: list[str] | None = None) -> QuerySet[Any]:
+        self._before, self._after = self._key(request, BEFORE), self._key(request, AFTER)
+        # Not filters, and not to be kept in the filters' links: another selection begins at its own first page.
+        for name in (BEFORE, AFTER):
+            self.params.pop(name, None)
+            self.filter_params.pop(name, None)
+        return super().get_queryset(request, exclude_parameters)
+
+    def get_ordering(self, request: HttpRequest, queryset: QuerySet[Any]) -> list[str]:
+        return ["-pk"]
+
+    def get_results(self, request: HttpRequest) -> None:
+        page = KeysetPage(self.queryset, self.list_per_page, self._before, self._after)
+        self.result_list = page.rows
+        self.result_count = self.full_result_count = len(page.rows)
+        self.show_full_result_count = self.show_admin_actions = False
+        self.can_show_all = self.multi_page = False
+        self.paginator = KeysetPaginator()
+        self.newest_url = self.get_query_string() if page.has_newer else None
+        self.newer_url = self._url(AFTER, page.rows[0]) if page.has_newer and page.rows else None
+        self.older_url = self._url(BEFORE, page.rows[-1]) if page.has_older else None
+
+    def _key(self, request: HttpRequest, parameter: str) -> object:
+        """The primary key given; None when none is, or one that cannot be."""
+        given = request.GET.get(parameter)
+        try:
+            return self.model._meta.pk.to_python(given) if given else None
+        except ValidationError:
+            return None
+
+    def _url(self, parameter: str, row: Model) -> str:
+        return str(self.get_query_string({parameter: row.pk}))
+
+
+def distinct_values(model: type[Model], field: str, limit: int = 200) -> list[str]:
+    """The texts, but "", that occur in an indexed column, sorted. Reads no table: one seek in the index for each."""
+    table = connection.ops.quote_name(model._meta.db_table)
+    column = connection.ops.quote_name(model._meta.get_field(field).column)
+    # In these words, so that an index of the non-empty ones alone serves too.
+    smallest = f"SELECT MIN({column}) FROM {table} WHERE NOT ({column} = '')"  # noqa: S608 - our own names
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"""
+            WITH RECURSIVE found(value) AS (
+                {smallest}
+                UNION ALL
+                SELECT ({smallest} AND {column} > found.value) FROM found WHERE found.value IS NOT NULL
+            )
+            SELECT value FROM found WHERE value IS NOT NULL LIMIT %s
+            """,  # noqa: S608
+            [limit],
+        )
+        return [value for (value,) in cursor.fetchall()]
