@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import gc
 import logging
 import os
+import sys
 import time
 from asyncio import to_thread
 from collections.abc import Callable
@@ -93,6 +95,7 @@ class Lifespan:
         upstream = AiohttpUpstream()
         self._upstream = upstream
         self._door.gateway = Gateway(authenticator, self.holder, upstream, journal, limits())
+        settle_down()
 
     async def stop(self) -> None:
         if self._door.gateway is not None:
@@ -113,6 +116,18 @@ class Lifespan:
         authenticator.confirm()
         self.holder.confirm()
         metrics.SNAPSHOT_AGE.set(self.holder.age_s)
+
+
+def settle_down() -> None:
+    """Keep the helpers of the event loop out of its way.
+
+    What is loaded now stays, so the garbage collector need not walk it again and again (a full walk stops all calls for
+    tens of milliseconds); and a background thread gives the interpreter back after 1 ms, not after 5.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 50)
+    sys.setswitchinterval(0.001)
 
 
 def limits() -> Limits:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import secrets
 import socket
 from typing import Any
 
@@ -28,7 +29,10 @@ MAX_HEADER_BYTES = settings.MAX_HEADER_BYTES
 HEADER_TIMEOUT_S = settings.HEADER_TIMEOUT_S
 USER_TIMEOUT_MS = int(settings.CLIENT_WRITE_TIMEOUT_S * 1000)
 MAX_URL_BYTES = 8 * 1024
-ERROR = b"HTTP/1.1 %b\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%b"
+ERROR = (
+    b"HTTP/1.1 %b\r\ncontent-type: application/json\r\nx-request-id: req_%b\r\n"
+    b"connection: close\r\ncontent-length: %d\r\n\r\n%b"
+)
 STATUS_LINES = {400: b"400 Bad Request", 414: b"414 URI Too Long", 431: b"431 Request Header Fields Too Large"}
 BODY = b'{"error":{"message":"%b","type":"invalid_request_error","param":null,"code":%b}}'
 
@@ -130,7 +134,8 @@ class Protocol(HttpToolsProtocol):
             return
         code = b'"request_header_too_large"' if status == 431 else b"null"
         body = BODY % (message, code)
-        self.transport.write(ERROR % (STATUS_LINES[status], len(body), body))
+        request_id = secrets.token_hex(16).encode()
+        self.transport.write(ERROR % (STATUS_LINES[status], request_id, len(body), body))
         self.transport.close()
 
 

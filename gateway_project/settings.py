@@ -115,7 +115,14 @@ if USES_SQLITE:
     DATABASES["default"]["TEST"] = {"NAME": str(DATA_DIR / "test.sqlite3")}
     DATA_DIR.mkdir(parents=True, exist_ok=True)
 else:
-    DATABASES["default"]["OPTIONS"] = {"connect_timeout": 3}
+    DATABASES["default"]["OPTIONS"] = {
+        "connect_timeout": 3,
+        # A server that is gone without a word must not hold a thread for many minutes.
+        "tcp_user_timeout": 10_000,  # milliseconds
+        "keepalives_idle": 30,
+        "keepalives_interval": 10,
+        "keepalives_count": 3,
+    }
 # Under ASGI each request has a thread of its own, so a kept connection is a leaked one.
 DATABASES["default"]["CONN_MAX_AGE"] = 0
 
@@ -209,6 +216,9 @@ UNFOLD = {
     "SITE_SUBHEADER": "LLM gateway",
     "SITE_SYMBOL": "gate",
     "SITE_URL": None,
+    "SITE_FAVICONS": [
+        {"rel": "icon", "type": "image/svg+xml", "href": lambda request: static("admin/favicon.svg")},
+    ],
     "SHOW_HISTORY": True,
     "SHOW_VIEW_ON_SITE": False,
     "DASHBOARD_CALLBACK": "gateway_project.front_page.fill",

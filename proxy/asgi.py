@@ -26,7 +26,8 @@ View = Callable[[Gateway, Call], Awaitable[None]]
 AZURE_PATH = re.compile(r"/(?:openai|v1)(?:/v1|/deployments/.+?)/(chat/completions|completions|embeddings|models)")
 SLASHES = re.compile(r"/{2,}")
 # Calls without a valid key are anybody's: beyond so many a second they are answered and counted, but not written down.
-ANONYMOUS_EVENTS_PER_S = 50
+ANONYMOUS_EVENTS_PER_S = 20.0
+ANONYMOUS_BURST = 2000.0
 
 POST_VIEWS: dict[str, View] = {
     "chat/completions": views.chat_completions,
@@ -53,7 +54,7 @@ class Door:
         self._trusted = [ipaddress.ip_network(network, strict=False) for network in trusted_proxies]
         self._is_trusted = lru_cache(maxsize=1024)(self._find_trusted)
         self._bind_request_id = bind_request_id
-        self._anonymous = (0, 0)  # second, events in it
+        self._anonymous_left, self._anonymous_at = ANONYMOUS_BURST, 0.0  # a bucket of tokens; unix seconds
 
     @staticmethod
     def owns(path: str) -> bool:
@@ -129,15 +130,18 @@ class Door:
 
     def _settle(self, gateway: Gateway, call: Call, error: GatewayError | None) -> None:
         is_anonymous = call.facts is not None and call.facts["key_id"] is None
-        if is_anonymous and not self._may_write_anonymous(call.at_us // 1_000_000):
+        if is_anonymous and not self._may_write_anonymous(call.at_us / 1e6):
             metrics.UNRECORDED.inc()
             return
         books.settle(gateway.journal, call, error)
 
-    def _may_write_anonymous(self, second: int) -> bool:
-        count = self._anonymous[1] + 1 if self._anonymous[0] == second else 1
-        self._anonymous = (second, count)
-        return count <= ANONYMOUS_EVENTS_PER_S
+    def _may_write_anonymous(self, now: float) -> bool:
+        refilled = self._anonymous_left + (now - self._anonymous_at) * ANONYMOUS_EVENTS_PER_S
+        self._anonymous_left, self._anonymous_at = min(ANONYMOUS_BURST, refilled), now
+        if self._anonymous_left < 1:
+            return False
+        self._anonymous_left -= 1
+        return True
 
     # --- cross-origin ---
 

@@ -36,10 +36,11 @@ class Call:
     """See the module. `id` is the usage event's; `request_id` is what the caller and the logs see."""
 
     __slots__ = (
-        "_armed_at", "_body_complete", "_deadline_at", "_detached_until", "_interrupted", "_late", "_loop", "_receive", "_send", "_task",
-        "_relay", "_seen", "_since", "_timer", "_watch", "at_us", "client_gone", "detached_limit_s", "ended", "extra_headers", "facts",
-        "first_byte_us", "headers", "id", "method", "opened", "outcome", "path", "progress", "replied", "request_id", "scope", "send_message", "sending",
-        "started_ns", "status", "streaming",
+        "_armed_at", "_body_complete", "_body_is_late", "_deadline_at", "_detached_until", "_interrupted", "_late",
+        "_loop", "_receive", "_relay", "_seen", "_since", "_task", "_timer", "_watch", "at_us", "client_gone",
+        "detached_limit_s", "ended", "extra_headers", "facts", "first_byte_us", "headers", "id", "method", "opened",
+        "outcome", "path", "progress", "replied", "request_id", "scope", "send_message", "sending", "started_ns",
+        "status", "streaming",
     )  # fmt: skip
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -56,6 +57,7 @@ class Call:
         self._receive = receive
         self.send_message = send
         self._body_complete = False
+        self._body_is_late = False
         self.extra_headers: list[Header] = []
         self.status = 0  # of the reply, once it has begun
         self.streaming = False  # the reply has begun as a stream of events
@@ -185,6 +187,7 @@ class Call:
                 return body
             return await self._read_rest(message, limit)
         except CancelledError:
+            self._body_is_late = True
             raise self.interruption() from None
 
     async def _read_rest(self, message: Message, limit: int) -> bytes:
@@ -227,8 +230,9 @@ class Call:
         headers.append((b"connection", b"close"))
         await self.start(status, headers)
         await self.send(body)
-        # A close with unread bytes in the socket resets the connection, and the client never sees why.
-        await self._linger()
+        if not self._body_is_late:
+            # A close with unread bytes in the socket resets the connection, and the client never sees why.
+            await self._linger()
         await self.send(b"", more=False)
 
     def abort(self) -> None:
@@ -251,7 +255,7 @@ class Call:
     async def _read_small_rest(self) -> bool:
         """True when the body was short enough to be read away, so that the connection can be kept."""
         declared = self.headers.get(b"content-length", b"")
-        if not declared.isdigit() or int(declared) > SMALL_BODY or self.client_gone:
+        if not declared.isdigit() or int(declared) > SMALL_BODY or self.client_gone or self._body_is_late:
             return False
         try:
             await self.read_body(SMALL_BODY, LINGER_S)

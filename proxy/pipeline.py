@@ -378,11 +378,11 @@ class _Attempt:
     async def _stream_here(self) -> None:
         relay = streaming.PassThrough(self.exchange.wants_usage)
         call, adapter = self.call, self.candidate.target.adapter
+        blocks = _answer_here(adapter.answer, self.exchange)  # may refuse, so before anything is said
+        assert not isinstance(blocks, bytes)
         try:
             await self._begin([])
             call.expect(self.gateway.limits.write_timeout_s, client_left)
-            blocks = _answer_here(adapter.answer, self.exchange)
-            assert not isinstance(blocks, bytes)
             for block in blocks:
                 out = relay.feed(block)
                 if out:

@@ -1,33 +1,44 @@
-"""The only place from which calls leave: one aiohttp session per kind of network, behind a small protocol.
+"""The only place from which calls leave: aiohttp's connection pools and parser, behind a small protocol.
 
-    Upstream.send(request, target) -> UpstreamReply -> read() | chunks via next_chunk() -> close()
+    Upstream.send(request, target) -> UpstreamReply -> read() | next_chunk()... -> close()
 
-Deadlines for the first byte and for silence are the caller's (proxy.call.Call.deadline): one timer for a whole call is
-cheaper than one per read. Redirects are not followed, cookies not kept, proxies of the environment not used.
+aiohttp's connector pools, resolves, connects and does TLS; its parser reads answers. Its session, request and response
+objects are left out: they cost as much as all the rest of a call (docs/adr/0006-aiohttp-on-the-hot-path.md), and a call
+needs nothing that they do. What is used of aiohttp is nearly public; its version is pinned, and
+proxy/tests/test_upstream.py says what must hold when the pin moves.
+
+Deadlines for the first byte and for silence are the caller's (proxy.call.Call): one timer for a whole call is cheaper
+than one per read. Redirects are not followed, cookies not kept, proxies of the environment not used.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import socket
+import ssl
 import weakref
 from collections.abc import Callable, Iterable
-from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Protocol
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
-from aiohttp.http_writer import StreamWriter
+from aiohttp.client_reqrep import ConnectionKey
+from aiohttp.connector import Connection
+from aiohttp.http_exceptions import HttpProcessingError
 from yarl import URL
 
 from proxy.providers.base import Target, UpstreamRequest
 from proxy.ssrf import is_public_address
 
-# All of what aiohttp would add by itself, so that it has nothing to add.
+# Sent with every request; what an adapter sets comes on top.
 HEADERS = {"user-agent": "gatehouse", "accept": "*/*", "accept-encoding": "identity"}
 MAX_LINE = 64 * 1024
+MAX_HEADERS = 256
+READ_BUFFER = 256 * 1024
 KEEPALIVE_S = 60
+SMALL_BODY = 64 * 1024  # joined to the head; a longer one is not copied
 
 
 class ConnectFailed(Exception):
@@ -77,53 +88,90 @@ class AiohttpUpstream:
     """Two pools: providers that may be in the private network, and those whose addresses must be public."""
 
     def __init__(self) -> None:
-        self._open = _session(_Connector(limit=0, ttl_dns_cache=60, keepalive_timeout=KEEPALIVE_S))
-        self._guarded = _session(
-            _Connector(limit=0, ttl_dns_cache=60, keepalive_timeout=KEEPALIVE_S, resolver=PublicResolver())
+        self._open = aiohttp.TCPConnector(limit=0, ttl_dns_cache=60, keepalive_timeout=KEEPALIVE_S)
+        self._guarded = aiohttp.TCPConnector(
+            limit=0, ttl_dns_cache=60, keepalive_timeout=KEEPALIVE_S, resolver=PublicResolver()
         )
+        # Connections that have served a call before.
+        self._used: weakref.WeakSet[Any] = weakref.WeakSet()
 
     async def send(self, request: UpstreamRequest, target: Target) -> AiohttpReply:
-        session = self._open if target.private_network else self._guarded
-        _reused.set(False)
+        address = _address(request.url, target.ssl)
+        head = _head(request.method, request.url, tuple(request.headers.items()))
+        connection = await self._connect(address, target)
+        protocol = connection.protocol
+        is_reused = protocol in self._used
         try:
-            # `request` is `_request` in a context manager that we have no use for.
-            response = await session._request(
-                request.method,
-                _url(request.url),
-                data=request.body,
-                headers=request.headers,
-                allow_redirects=False,
-                timeout=_timeout(target.connect_timeout_s),
-                ssl=target.ssl,
-            )
-        except aiohttp.ConnectionTimeoutError as error:
-            raise ConnectTimedOut("connecting took too long") from error
-        except aiohttp.ClientConnectorError as error:
-            raise ConnectFailed("the address cannot be reached") from error
-        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, aiohttp.ClientConnectionResetError) as error:
-            raise Broken("the connection broke before an answer", unanswered=_reused.get()) from error
-        except (aiohttp.ClientError, OSError, ValueError) as error:
+            self._write(protocol, head, request.body)
+            message, content = await protocol.read()
+            while 100 <= message.code < 200 and message.code != 101:
+                message, content = await protocol.read()
+        except (aiohttp.ClientError, OSError) as error:
+            connection.close()
+            raise Broken("the connection broke before an answer", unanswered=is_reused) from error
+        except HttpProcessingError as error:
+            connection.close()
             raise Broken("what came is not HTTP") from error
-        return AiohttpReply(response)
+        except BaseException:
+            connection.close()
+            raise
+        if not is_reused:
+            self._used.add(protocol)
+        return AiohttpReply(connection, message, content)
 
     async def close(self) -> None:
         await self._open.close()
         await self._guarded.close()
 
+    async def _connect(self, address: _Address, target: Target) -> Any:
+        connector: Any = self._open if target.private_network else self._guarded
+        try:
+            connection = await connector.connect(address, traces=[], timeout=_timeout(target.connect_timeout_s))
+        except TimeoutError as error:
+            raise ConnectTimedOut("connecting took too long") from error
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise ConnectFailed(_why(error)) from error
+        return connection
+
+    def _write(self, protocol: Any, head: bytes, body: bytes) -> None:
+        """Raises ConnectionResetError when the connection died in the pool."""
+        protocol.set_response_params(
+            read_until_eof=True,
+            auto_decompress=True,
+            read_bufsize=READ_BUFFER,
+            max_line_size=MAX_LINE,
+            max_field_size=MAX_LINE,
+            max_headers=MAX_HEADERS,
+        )
+        transport = protocol.transport
+        if transport is None or transport.is_closing():
+            raise ConnectionResetError("the connection is closed")
+        head += b"content-length: %d\r\n\r\n" % len(body) if body else b"\r\n"
+        if len(body) <= SMALL_BODY:
+            transport.write(head + body)
+        else:
+            transport.writelines((head, body))
+
 
 class AiohttpReply:
-    __slots__ = ("_content", "_response", "status")
+    """An answer whose head has come. Its connection goes back to the pool by itself when its body has been read."""
 
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
-        self._response = response
-        self._content = response.content
-        self.status = response.status
+    __slots__ = ("_connection", "_content", "_message", "status")
+
+    def __init__(self, connection: Connection, message: Any, content: aiohttp.StreamReader) -> None:
+        self._connection: Connection | None = connection
+        self._message = message
+        self._content = content
+        self.status: int = message.code
+        content.on_eof(self._release)
 
     def headers(self) -> Iterable[tuple[bytes, bytes]]:
-        return self._response.raw_headers
+        raw: Iterable[tuple[bytes, bytes]] = self._message.raw_headers
+        return raw
 
     def header(self, name: str) -> str:
-        return self._response.headers.get(name, "")
+        value: str = self._message.headers.get(name, "")
+        return value
 
     async def read(self, limit: int, progress: Callable[[], None]) -> bytes:
         try:
@@ -138,18 +186,24 @@ class AiohttpReply:
                 chunks.append(chunk)
                 progress()
             return b"".join(chunks)
-        except (aiohttp.ClientError, OSError, ValueError) as error:
+        except (aiohttp.ClientError, HttpProcessingError, OSError) as error:
             raise Broken("the answer broke off") from error
 
     async def next_chunk(self) -> bytes:
         try:
             return await self._content.readany()
-        except (aiohttp.ClientError, OSError, ValueError) as error:
+        except (aiohttp.ClientError, HttpProcessingError, OSError) as error:
             raise Broken("the stream broke off") from error
 
     def close(self) -> None:
-        if not self._response.closed:
-            self._response.close()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def _release(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.release()
 
 
 class PublicResolver(AbstractResolver):
@@ -171,79 +225,59 @@ class PublicResolver(AbstractResolver):
         await self._resolver.close()
 
 
-# Set in the task of the call when its connection had served another call before.
-_reused: ContextVar[bool] = ContextVar("reused", default=False)
+@dataclass(frozen=True, slots=True)
+class _Address:
+    """What aiohttp's connector wants to know of a request."""
 
+    connection_key: ConnectionKey
+    url: URL
+    host: str
+    port: int
+    ssl: ssl.SSLContext | bool
+    proxy: None = None
+    proxy_headers: None = None
+    server_hostname: None = None
 
-class _Connector(aiohttp.TCPConnector):
-    """Tells whether a connection was taken from the pool: one that dies unanswered had died before, and the same
-    request may go out again."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        self._seen: weakref.WeakSet[Any] = weakref.WeakSet()
-
-    async def connect(self, *args: Any, **options: Any) -> Any:
-        connection = await super().connect(*args, **options)
-        if connection.protocol in self._seen:
-            _reused.set(True)
-        else:
-            self._seen.add(connection.protocol)
-        return connection
-
-
-class _Request(aiohttp.ClientRequest):
-    """aiohttp's request, but head and body leave in one write.
-
-    aiohttp 3.14 starts a task for the body of each request and wraps it three times, a fifth of the price of a call
-    (docs/adr/0006). Bodies here are whole bytes, so there is nothing to wait for. Rests on aiohttp's insides, whose
-    version is pinned; proxy/tests/test_upstream.py says what must hold.
-    """
-
-    _bytes = b""
-
-    def update_body_from_data(self, body: Any, _stacklevel: int = 3) -> None:
-        if body:
-            self._bytes = body
-            self.headers[aiohttp.hdrs.CONTENT_LENGTH] = str(len(body))
-
-    async def send(self, conn: Any) -> aiohttp.ClientResponse:
-        writer = StreamWriter(conn.protocol, self.loop)
-        await writer.write_headers(f"{self.method} {self.url.raw_path_qs} HTTP/1.1", self.headers)
-        await writer.write_eof(self._bytes)
-        conn.protocol.start_timeout()
-        self.response = self.response_class(
-            self.method,
-            self.original_url,
-            writer=None,
-            continue100=None,
-            timer=self._timer,
-            request_info=self.request_info,
-            traces=[],
-            loop=self.loop,
-            session=self._session,
-            stream_writer=writer,
-        )
-        return self.response
-
-
-def _session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
-    return aiohttp.ClientSession(
-        connector=connector,
-        cookie_jar=aiohttp.DummyCookieJar(),
-        request_class=_Request,
-        headers=HEADERS,
-        trust_env=False,
-        auto_decompress=True,
-        max_line_size=MAX_LINE,
-        max_field_size=MAX_LINE,
-        read_bufsize=2**18,
-    )
+    def is_ssl(self) -> bool:
+        return self.connection_key.is_ssl
 
 
 @lru_cache(maxsize=1024)
-def _url(url: str) -> URL:
-    return URL(url, encoded=True)
+def _address(url: str, tls: ssl.SSLContext | bool) -> _Address:
+    """Raises ConnectFailed when it is not the URL of a host."""
+    try:
+        parsed = URL(url, encoded=True)
+        host, port = parsed.raw_host, parsed.port
+    except ValueError as error:
+        raise ConnectFailed("its base URL is not a URL") from error
+    if not host or not port or parsed.scheme not in ("http", "https"):
+        raise ConnectFailed("its base URL is not an http(s) URL")
+    key = ConnectionKey(host, port, parsed.scheme == "https", tls, None, None, None, None)
+    return _Address(key, parsed, host, port, tls)
+
+
+@lru_cache(maxsize=1024)
+def _head(method: str, url: str, headers: tuple[tuple[str, str], ...]) -> bytes:
+    """Request line and headers, all but the length of the body and the blank line. Raises ConnectFailed."""
+    parsed = URL(url, encoded=True)
+    given = {name.lower(): value for name, value in headers}
+    fields = {"host": parsed.host_port_subcomponent or "", **HEADERS, **given}
+    lines = [f"{method} {parsed.raw_path_qs} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items())]
+    if any(not line.isprintable() for line in lines):
+        raise ConnectFailed("a header or the URL has a control character")
+    try:
+        return ("\r\n".join(lines) + "\r\n").encode("latin-1")
+    except UnicodeEncodeError as error:
+        raise ConnectFailed("a header has a character that headers cannot have") from error
+
+
+def _why(error: Exception) -> str:
+    """In words for the log, without the address: that is in the provider's row."""
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return "its TLS certificate is not trusted"
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return "its name cannot be resolved to an address that is allowed"
+    return "the address cannot be reached"
 
 
 @lru_cache(maxsize=256)
