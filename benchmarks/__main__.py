@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import tempfile
 import time
@@ -28,6 +29,8 @@ def main() -> int:
     if not Path("/proc/self/stat").exists():
         print("The benchmark reads CPU time from /proc: it needs Linux.", file=sys.stderr)
         return 1
+    # So that what was started is ended too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     began = time.monotonic()
     result = report.Report()
     with ExitStack() as stack:
@@ -118,8 +121,8 @@ class _Bench:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make bench ARGS=...", description="Measures Gatehouse on this machine.")
-    parser.add_argument("--rounds", type=int, default=3, help="how often each is measured, in turns (3)")
-    parser.add_argument("--seconds", type=float, default=2, help="how long each is asked in a round (2)")
+    parser.add_argument("--rounds", type=int, default=4, help="how often each is measured, in turns (4)")
+    parser.add_argument("--seconds", type=int, default=1, help="how long each is asked in a round (1)")
     parser.add_argument("--no-streams", action="store_true", help="leave the streams out")
     parser.add_argument("--redis", action="store_true", help="also two workers against one, with Redis and PostgreSQL")
     parser.add_argument("--memory", action="store_true", help="also memory after 1,000 and after 100,000 requests")

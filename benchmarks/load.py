@@ -64,7 +64,7 @@ def program() -> str | None:
     return shutil.which("wrk")
 
 
-def ask(folder: Path, request: Request, connections: int, seconds: float) -> Answered:
+def ask(folder: Path, request: Request, connections: int, seconds: int) -> Answered:
     """Whole answers: `connections` that ask again at once, for so long."""
     if program():
         result = _wrk(folder, request, connections, seconds)
@@ -79,13 +79,11 @@ def stream(folder: Path, request: Request, streams: int) -> Answered:
     return Answered(int(result["chunks"]), result["seconds"], int(result["errors"]))
 
 
-def _wrk(folder: Path, request: Request, connections: int, seconds: float) -> dict[str, float]:
+def _wrk(folder: Path, request: Request, connections: int, seconds: int) -> dict[str, float]:
     script = folder / "load.lua"
     headers = "\n".join(f"wrk.headers[{_lua(name)}] = {_lua(value)}" for name, value in request.headers.items())
     script.write_text(_LUA.format(path=_lua(request.path), body=_lua(request.body.decode()), headers=headers))
-    # wrk takes whole seconds only.
-    duration = f"-d{max(1, round(seconds))}s"
-    command = [program() or "wrk", "-t1", f"-c{connections}", duration, "-s", str(script)]
+    command = [program() or "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", str(script)]
     output = machine.run([*command, f"http://127.0.0.1:{request.port}"], machine.LOAD_CORE)
     result: dict[str, float] = json.loads(output.rpartition("RESULT ")[2])
     return result

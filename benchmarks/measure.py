@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,7 +11,6 @@ from pathlib import Path
 from benchmarks import load, machine
 from benchmarks.subjects import Subject
 
-CONNECTIONS = 32
 STREAMS = 200
 
 
@@ -30,7 +30,7 @@ class Figures:
     beside_cpu_us: dict[str, list[float]] = field(default_factory=dict)
 
 
-def in_turns(folder: Path, subjects: Sequence[Subject], rounds: int, seconds: float, streams: bool) -> list[Figures]:
+def in_turns(folder: Path, subjects: Sequence[Subject], rounds: int, seconds: int, streams: bool) -> list[Figures]:
     """Raises Failed."""
     figures = [Figures(subject.name) for subject in subjects]
     for subject in subjects:
@@ -53,8 +53,8 @@ def memory_growth(folder: Path, subject: Subject, few: int = 1_000, many: int = 
     marks: list[float] = []
     for goal in (few, many):
         while done < goal:
-            seconds = min(max(1.0, (goal - done) / rate), 30)
-            answered = _checked(subject, load.ask(folder, subject.whole, CONNECTIONS, seconds))
+            seconds = min(math.ceil((goal - done) / rate), 30)
+            answered = _checked(subject, load.ask(folder, subject.whole, subject.connections, seconds))
             done += answered.count
             rate = answered.count / answered.seconds
         machine.settled_cpu_s(subject.pid)
@@ -71,10 +71,10 @@ def ratio(values: Sequence[float], base: Sequence[float]) -> float | None:
     return median([value / other for value, other in zip(values, base, strict=False)])
 
 
-def _whole(folder: Path, subject: Subject, figures: Figures, seconds: float) -> None:
+def _whole(folder: Path, subject: Subject, figures: Figures, seconds: int) -> None:
     before = _cpu_s(subject)
     beside = {name: (pid, machine.cpu_s(pid)) for name, pid in subject.beside.items() if pid}
-    answered = _checked(subject, load.ask(folder, subject.whole, CONNECTIONS, seconds))
+    answered = _checked(subject, load.ask(folder, subject.whole, subject.connections, seconds))
     figures.requests_per_s.append(answered.count / answered.seconds)
     if before is not None and subject.pid:
         used = machine.settled_cpu_s(subject.pid) - before

@@ -85,7 +85,7 @@ class Report:
                 )
 
     def workers(self, one: Figures, two: Figures) -> None:
-        self.say("\nWith Redis: two workers against one, both on the same core.\n")
+        self.say("\nWith Redis: two workers against one, on the same core, 32 connections for each worker.\n")
         row = self.table("", "CPU per request", "vs one worker", "requests/s")
         for its, target in ((one, None), (two, TWO_WORKERS_RATIO)):
             row(

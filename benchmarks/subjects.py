@@ -16,6 +16,7 @@ from benchmarks import machine, nginx
 from benchmarks.load import Request, chat_body
 from gateway_project.tests.gateway_process import Gateways
 
+CONNECTIONS = 32
 PATH = "/v1/chat/completions"
 JSON = {"content-type": "application/json"}
 # Everything that a call can carry today and that costs something: see `configuration` for the other half.
@@ -34,12 +35,13 @@ RICH_SETTINGS = {"CORS_ALLOWED_ORIGINS": "https://chat.example.org", "TRUSTED_PR
 @dataclass(frozen=True, slots=True)
 class Subject:
     """A running relay. `pid`: the root of its processes, None when it is not known: then its CPU is not measured.
-    `beside`: servers that work for it, by name."""
+    `connections`: how many ask at once. `beside`: servers that work for it, by name."""
 
     name: str
     whole: Request
     streamed: Request
     pid: int | None
+    connections: int = CONNECTIONS
     beside: Mapping[str, int | None] = field(default_factory=dict)
 
 
@@ -125,7 +127,8 @@ def gatehouse(
         user = "user-4711" if rich else ""
         whole = Request(gateway.port, PATH, headers, chat_body("bench", user=user))
         streamed = Request(gateway.port, PATH, headers, chat_body("bench-stream", stream=True, user=user))
-        yield Subject(name, whole, streamed, gateway.pid, beside or {})
+        # As many for each worker as for one alone: an event loop that has less to do at a time does it less well.
+        yield Subject(name, whole, streamed, gateway.pid, CONNECTIONS * workers, beside or {})
 
 
 def configuration(upstream: Mock, key: str, rich: bool) -> dict[str, Any]:
