@@ -108,7 +108,7 @@ if USES_SQLITE:
         "timeout": 10,
         "init_command": (
             "PRAGMA journal_mode=WAL;PRAGMA synchronous=NORMAL;PRAGMA mmap_size=134217728;"
-            "PRAGMA journal_size_limit=27103364;"
+            "PRAGMA journal_size_limit=27103364;PRAGMA cache_size=-32000;"
         ),
     }
     # In-memory test databases cannot be shared by the threads of the data plane.
@@ -185,7 +185,8 @@ if CELERY_BROKER_URL.startswith("filesystem://"):
     }
 CELERY_BEAT_SCHEDULE_FILENAME = str(DATA_DIR / "celerybeat-schedule")
 CELERY_BEAT_SCHEDULE = {
-    "roll up usage": {"task": "usage.tasks.roll_up", "schedule": 20.0},
+    # Expires: what a stopped worker did not do must not pile up for it.
+    "roll up usage": {"task": "usage.tasks.roll_up", "schedule": 20.0, "options": {"expires": 20}},
 }
 
 # --- e-mail ---------------------------------------------------------------------------------------------------------
