@@ -60,12 +60,11 @@ class _Bench:
     def run(self) -> None:
         """Raises measure.Failed."""
         self._say_conditions()
-        plain = self._speed()
+        self._speed()
         if self.options.redis:
             self._workers()
         if self.options.memory:
-            few_mb, many_mb = measure.memory_growth(self.folder, plain)
-            self.result.memory(plain.name, few_mb, many_mb)
+            self._memory()
 
     def _say_conditions(self) -> None:
         whole = "nginx" if self.upstream.whole != self.upstream.streamed else "our own"
@@ -73,22 +72,19 @@ class _Bench:
         pinned = f"servers on core {machine.SERVER_CORE}, load and upstream on core {machine.LOAD_CORE}"
         self.result.say(f"Upstream: {whole}; load: {driver}; {pinned}; {self.options.rounds} rounds.\n")
 
-    def _speed(self) -> subjects.Subject:
-        """Gives the plain gateway, still running."""
+    def _speed(self) -> None:
         enter = self.stack.enter_context
         running = []
         if nginx.program():
             running.append(enter(subjects.nginx_relay(self.folder, self.upstream)))
         running.append(enter(subjects.bare_relay(self.folder, self.upstream)))
-        plain = enter(subjects.gatehouse(PLAIN, self.gateways, self.upstream))
-        running.append(plain)
+        running.append(enter(subjects.gatehouse(PLAIN, self.gateways, self.upstream)))
         running.append(enter(subjects.gatehouse(EVERYTHING, self.gateways, self.upstream, rich=True)))
         if self.options.peer:
             running.append(subjects.peer(self.options.peer, self.options.key, self.options.model, self.options.pid))
         figures = self._in_turns(running, streams=not self.options.no_streams)
         base = next(its for its in figures if its.name == BARE)
         self.result.speed(figures, base, TARGETS)
-        return plain
 
     def _workers(self) -> None:
         try:
@@ -114,6 +110,12 @@ class _Bench:
         ]
         one, two = self._in_turns(running, streams=False)
         self.result.workers(one, two)
+
+    def _memory(self) -> None:
+        """Of a gateway that has not answered anything yet."""
+        with subjects.gatehouse(PLAIN, self.gateways, self.upstream) as fresh:
+            few_mb, many_mb = measure.memory_growth(self.folder, fresh)
+        self.result.memory(PLAIN, few_mb, many_mb)
 
     def _in_turns(self, running: list[subjects.Subject], streams: bool) -> list[measure.Figures]:
         return measure.in_turns(self.folder, running, self.options.rounds, self.options.seconds, streams)

@@ -49,7 +49,7 @@ def in_turns(folder: Path, subjects: Sequence[Subject], rounds: int, seconds: in
 def memory_growth(folder: Path, subject: Subject, few: int = 1_000, many: int = 100_000) -> tuple[float, float]:
     """Resident megabytes after `few` and after `many` requests; a little more than that, the load runs by the clock."""
     assert subject.pid
-    done, rate = 0, 500.0
+    done, rate = 0, 1000.0
     marks: list[float] = []
     for goal in (few, many):
         while done < goal:
