@@ -173,6 +173,17 @@ class UsageEventAdmin(ModelAdmin):
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         return EventChangeList
 
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> UsageEvent | None:
+        """With `links` to its key, team and owner, made once: the page asks for each of them several times."""
+        event: Any = super().get_object(request, object_id, from_field)
+        if event is not None:
+            event.links = {
+                "key": link_to(ApiKey, event.key_id, event.key_label),
+                "team": link_to(Team, event.team_id),
+                "user": link_to(User, event.user_id),
+            }
+        return event  # type: ignore[no-any-return]
+
     def get_list_filter(self, request: HttpRequest) -> Any:
         """Filters that ask another list for names only for those who may see that list."""
         shown = {
@@ -256,17 +267,17 @@ class UsageEventAdmin(ModelAdmin):
     def attempts_text(self, event: UsageEvent) -> str:
         return f"{event.attempts}" if event.attempts else "None: no provider heard of it"
 
-    @display(description="API key", empty_value="No valid key")
-    def key_link(self, event: UsageEvent) -> SafeString | str:
-        return self._link(ApiKey, event.key_id, event.key_label)
+    @display(description="API key")
+    def key_link(self, event: Any) -> SafeString | str:
+        return event.links["key"] or "No valid key"
 
     @display(description="team")
-    def team_link(self, event: UsageEvent) -> SafeString | str:
-        return self._link(Team, event.team_id)
+    def team_link(self, event: Any) -> SafeString | str:
+        return event.links["team"] or "-"
 
     @display(description="key's owner")
-    def user_link(self, event: UsageEvent) -> SafeString | str:
-        return self._link(User, event.user_id)
+    def user_link(self, event: Any) -> SafeString | str:
+        return event.links["user"] or "-"
 
     @display(description="of these")
     def details(self, event: UsageEvent) -> str:
@@ -282,14 +293,13 @@ class UsageEventAdmin(ModelAdmin):
     def tags_text(self, event: UsageEvent) -> str:
         return ", ".join(f"{name}={value}" for name, value in event.tags.items()) or "-"
 
-    def _link(self, model: type[Model], pk: int | None, name: str = "") -> SafeString | str:
-        """What an event refers to may be gone; its name at that time stays."""
-        if pk is None:
-            return name or "-"
-        found = model._default_manager.filter(pk=pk).first()
-        if found is None:
-            return name or f"deleted ({pk})"
-        return format_html('<a href="{}" class="text-link">{}</a>', change_url(found), name or found)
+
+def link_to(model: type[Model], pk: int | None, name: str = "") -> SafeString | str:
+    """What an event refers to may be gone; the name it had at that time stays."""
+    found = None if pk is None else model._default_manager.filter(pk=pk).first()
+    if found is None:
+        return name or ("" if pk is None else f"deleted ({pk})")
+    return format_html('<a href="{}" class="text-link">{}</a>', change_url(found), name or found)
 
 
 def outcome_of(event: UsageEvent) -> tuple[str, str]:

@@ -86,9 +86,9 @@ class UsageEvent(models.Model):
         ordering = ["-id"]
         indexes = [
             models.Index(fields=["key", "-id"], name="event_key"),
-            models.Index(fields=["team", "-id"], name="event_team"),
             models.Index(fields=["user", "-id"], name="event_user"),
-            # Each with the other one at its end, so that the two together read no rows that fit only one of them.
+            # With another column at the end: what is filtered by both reads no rows that fit only one of them.
+            models.Index(fields=["team", "-id", "model"], name="event_team"),
             models.Index(fields=["model", "-id", "provider"], name="event_model"),
             models.Index(fields=["provider", "-id", "model"], name="event_provider"),
             models.Index(fields=["error_code", "-id"], name="event_error", condition=~models.Q(error_code="")),

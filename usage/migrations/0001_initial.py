@@ -108,7 +108,7 @@ class Migration(migrations.Migration):
             options={
                 'verbose_name': 'usage event',
                 'ordering': ['-id'],
-                'indexes': [models.Index(fields=['key', '-id'], name='event_key'), models.Index(fields=['team', '-id'], name='event_team'), models.Index(fields=['user', '-id'], name='event_user'), models.Index(fields=['model', '-id', 'provider'], name='event_model'), models.Index(fields=['provider', '-id', 'model'], name='event_provider'), models.Index(condition=models.Q(('error_code', ''), _negated=True), fields=['error_code', '-id'], name='event_error'), models.Index(condition=models.Q(('error_code', ''), _negated=True), fields=['-id'], name='event_failed'), models.Index(fields=['request_id'], name='event_request')],
+                'indexes': [models.Index(fields=['key', '-id'], name='event_key'), models.Index(fields=['team', '-id', 'model'], name='event_team'), models.Index(fields=['user', '-id'], name='event_user'), models.Index(fields=['model', '-id', 'provider'], name='event_model'), models.Index(fields=['provider', '-id', 'model'], name='event_provider'), models.Index(condition=models.Q(('error_code', ''), _negated=True), fields=['error_code', '-id'], name='event_error'), models.Index(condition=models.Q(('error_code', ''), _negated=True), fields=['-id'], name='event_failed'), models.Index(fields=['request_id'], name='event_request')],
             },
         ),
     ]
