@@ -62,8 +62,9 @@ class Turn:
         if not self.streams:
             await self.whole(self.bill_whole())
             return
+        events = list(self.answer.events())  # before the head: a request that makes no sense gets its 400 in time
         await self.begin_stream()
-        await self.say(self.answer.events())
+        await self.say(events)
         await self.finish_stream()
 
     def bill_whole(self) -> bytes:
