@@ -28,7 +28,7 @@ from gateway_project.tests.upstream import Upstream
 from gateway_project.tests.upstream.behaviours import BEHAVIOURS
 
 UPSTREAM_KEY = "sk-upstream-secret-1"
-BACKUP_KEY = "sk-upstream-secret-2"
+BACKUP_KEY = "6f1d0c9ab2e84d7f93a5c8e2b7f04d16"  # of a provider whose keys look like nothing
 PRICE = {"input_usd_per_mtok": 1.0, "output_usd_per_mtok": 2.0}
 FALLBACK_FROM = ("500", "429", "400", "hang", "close-before-head", "garbage", "error-in-200", "close-midway")
 

@@ -141,6 +141,15 @@ class GatewayProcess:
         rows = [tuple(map(int, line.split())) for line in listing.splitlines()]
         return [pid for pid, parent in rows if parent == self.pid]
 
+    def memory_bytes(self) -> int:
+        """Resident memory of the processes that answer calls."""
+        pids = self.worker_pids()
+        if Path("/proc/self/statm").exists():
+            pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in pids)
+            return pages * os.sysconf("SC_PAGE_SIZE")
+        command = ["ps", "-o", "rss=", "-p", ",".join(map(str, pids))]
+        return sum(map(int, subprocess.run(command, capture_output=True, check=True).stdout.split())) * 1024
+
     def close(self) -> None:
         """Ends it, however it is, and forgets its data."""
         if self.is_running:

@@ -90,6 +90,7 @@ NOT_JSON = {
     "a leading zero": b'{"model": "gpt-test", "messages": [{"role": "user", "content": "hi"}], "seed": 01}',
     "a control character in a text": b'{"model": "gpt-test", "messages": [{"role": "user", "content": "a\x01b"}]}',
     "UTF-16": '{"model": "gpt-test", "messages": [{"role": "user", "content": "hi"}]}'.encode("utf-16"),
+    "half an emoji": b'{"model": "gpt-test", "messages": [{"role": "user", "content": "\\ud83d"}]}',
     "no UTF-8": b'{"model": "gpt-test", "messages": [{"role": "user", "content": "\xff\xfe"}]}',
     "nested too deeply": b'{"model": "gpt-test", "messages": ' + b"[" * 100_000,
     "nested too deeply and closed": b'{"model": "gpt-test", "metadata": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
