@@ -7,6 +7,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -61,8 +62,6 @@ class _Bench:
         """Raises measure.Failed."""
         self._say_conditions()
         self._speed()
-        if self.options.redis:
-            self._workers()
         if self.options.memory:
             self._memory()
 
@@ -73,52 +72,45 @@ class _Bench:
         self.result.say(f"Upstream: {whole}; load: {driver}; {pinned}; {self.options.rounds} rounds.\n")
 
     def _speed(self) -> None:
-        enter = self.stack.enter_context
-        running = []
-        if nginx.program():
-            running.append(enter(subjects.nginx_relay(self.folder, self.upstream)))
-        running.append(enter(subjects.bare_relay(self.folder, self.upstream)))
-        running.append(enter(subjects.gatehouse(PLAIN, self.gateways, self.upstream)))
-        running.append(enter(subjects.gatehouse(EVERYTHING, self.gateways, self.upstream, rich=True)))
-        if self.options.peer:
-            running.append(subjects.peer(self.options.peer, self.options.key, self.options.model, self.options.pid))
-        figures = self._in_turns(running, streams=not self.options.no_streams)
-        base = next(its for its in figures if its.name == BARE)
-        self.result.speed(figures, base, TARGETS)
+        running = list(self._running())
+        streams = not self.options.no_streams
+        figures = measure.in_turns(self.folder, running, self.options.rounds, self.options.seconds, streams)
+        by_name = {its.name: its for its in figures}
+        self.result.speed(figures, by_name[BARE], TARGETS)
+        if TWO_WORKERS in by_name:
+            self.result.workers(by_name[ONE_WORKER], by_name[TWO_WORKERS])
 
-    def _workers(self) -> None:
+    def _running(self) -> Iterator[subjects.Subject]:
+        enter = self.stack.enter_context
+        if nginx.program():
+            yield enter(subjects.nginx_relay(self.folder, self.upstream))
+        yield enter(subjects.bare_relay(self.folder, self.upstream))
+        yield enter(subjects.gatehouse(PLAIN, self.gateways, self.upstream))
+        yield enter(subjects.gatehouse(EVERYTHING, self.gateways, self.upstream, rich=True))
+        if self.options.redis:
+            yield from self._with_redis()
+        if self.options.peer:
+            yield subjects.peer(self.options.peer, self.options.key, self.options.model, self.options.pid)
+
+    def _with_redis(self) -> Iterator[subjects.Subject]:
         try:
             beside = {"Redis": self.services.redis().pid, "PostgreSQL": self.services.postgres().pid}
         except pytest.skip.Exception as error:
-            self.result.say(f"\nNot measured with two workers: {error}")
+            self.result.say(f"Not measured with Redis: {error}\n")
             return
         for pid in filter(None, beside.values()):
             machine.pin(pid, machine.LOAD_CORE)
-        running = [
-            self.stack.enter_context(
-                subjects.gatehouse(
-                    name,
-                    self.gateways,
-                    self.upstream,
-                    rich=True,
-                    backend="postgres+redis",
-                    workers=workers,
-                    beside=beside,
-                )
+        for name, workers in ((ONE_WORKER, 1), (TWO_WORKERS, 2)):
+            gatehouse = subjects.gatehouse(
+                name, self.gateways, self.upstream, rich=True, backend="postgres+redis", workers=workers, beside=beside
             )
-            for name, workers in ((ONE_WORKER, 1), (TWO_WORKERS, 2))
-        ]
-        one, two = self._in_turns(running, streams=False)
-        self.result.workers(one, two)
+            yield self.stack.enter_context(gatehouse)
 
     def _memory(self) -> None:
         """Of a gateway that has not answered anything yet."""
         with subjects.gatehouse(PLAIN, self.gateways, self.upstream) as fresh:
             few_mb, many_mb = measure.memory_growth(self.folder, fresh)
         self.result.memory(PLAIN, few_mb, many_mb)
-
-    def _in_turns(self, running: list[subjects.Subject], streams: bool) -> list[measure.Figures]:
-        return measure.in_turns(self.folder, running, self.options.rounds, self.options.seconds, streams)
 
 
 def _options() -> argparse.Namespace:
