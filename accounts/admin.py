@@ -127,7 +127,8 @@ class ApiKeyAdmin(LiveSoon, ModelAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[ApiKey]:
         membership = Membership.objects.filter(user=OuterRef("user"), team=OuterRef("team"))
         in_team = Q(team__personal_of=F("user")) | Exists(membership)
-        return super().get_queryset(request).annotate(owner_in_team=in_team)
+        queryset: QuerySet[ApiKey] = super().get_queryset(request)
+        return queryset.annotate(owner_in_team=in_team)
 
     @display(description="owner", ordering="user__username", empty_value="the team")
     def owner(self, key: ApiKey) -> User | None:
@@ -139,7 +140,7 @@ class ApiKeyAdmin(LiveSoon, ModelAdmin):
 
     @display(description="last used", ordering="last_used_at", empty_value="never")
     def last_used(self, key: ApiKey) -> str | None:
-        return key.last_used_at and f"{timesince(key.last_used_at, depth=1)} ago"
+        return None if key.last_used_at is None else f"{timesince(key.last_used_at, depth=1)} ago"
 
     @display(description="expires", ordering="expires_at", empty_value="never")
     def expires(self, key: ApiKey) -> str | None:
@@ -182,10 +183,11 @@ class ApiKeyAdmin(LiveSoon, ModelAdmin):
             # Only what was edited: a rotation or a use of the key at the same moment stays.
             obj.save(update_fields=form.changed_data)
             return
+        owner = form.cleaned_data["user"]
         key, secret = services.create_key(
             obj.name,
-            obj.team if obj.team_id else services.personal_team(obj.user),
-            obj.user,
+            form.cleaned_data["team"] or services.personal_team(owner),
+            owner,
             endpoints=obj.endpoints_allowed,
             models=obj.models_allowed,
             expires_at=obj.expires_at,
@@ -210,7 +212,7 @@ class ApiKeyAdmin(LiveSoon, ModelAdmin):
             "live": LIVE,
             "opts": self.opts,
         }
-        request.current_app = self.admin_site.name  # type: ignore[attr-defined]
+        request.current_app = self.admin_site.name
         response = TemplateResponse(request, "admin/accounts/apikey/secret.html", context)
         response["Cache-Control"] = "no-store"
         return response
@@ -297,7 +299,7 @@ class ApiKeyAdmin(LiveSoon, ModelAdmin):
         self.message_user(request, f"{done} {what}.", messages.SUCCESS)
 
     def _key(self, request: HttpRequest, object_id: str) -> ApiKey:
-        key = self.get_object(request, unquote(object_id))
+        key: ApiKey | None = self.get_object(request, unquote(object_id))
         if key is None:
             raise Http404("There is no such API key.")
         if not self.has_change_permission(request, key):
@@ -311,7 +313,7 @@ class ApiKeyAdmin(LiveSoon, ModelAdmin):
         return [offered for offered in shown if not offered.action_name.endswith(f"_{hidden}")]
 
     def get_actions(self, request: HttpRequest) -> dict[str, Any]:
-        actions = super().get_actions(request)
+        actions: dict[str, Any] = super().get_actions(request)
         actions.pop("delete_selected", None)
         return actions
 
@@ -412,13 +414,13 @@ class TeamAdmin(LiveSoon, ModelAdmin):
         return ((None, {"fields": ("name", "cost_center", models)}), *facts)
 
     def _may_edit(self, request: HttpRequest, team: Team | None) -> bool:
-        return self.has_add_permission(request) if team is None else self.has_change_permission(request, team)
+        return bool(self.has_add_permission(request) if team is None else self.has_change_permission(request, team))
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         return TeamChangeList
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Team]:
-        queryset = super().get_queryset(request)
+        queryset: QuerySet[Team] = super().get_queryset(request)
         match = request.resolver_match
         if match is None or not (match.url_name or "").endswith("_changelist"):
             return queryset
@@ -607,7 +609,7 @@ class GroupAdmin(BaseGroupAdmin, ModelAdmin):
     empty_hint = "A group holds rights in this admin, such as looking at usage or making keys; people are put into it."
     filter_horizontal = ()
 
-    def formfield_for_manytomany(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+    def formfield_for_manytomany(self, db_field: Any, request: HttpRequest | None = None, **kwargs: Any) -> Any:
         return super().formfield_for_manytomany(db_field, request, widget=UnfoldAdminSelect2MultipleWidget(), **kwargs)
 
     def has_add_permission(self, request: HttpRequest) -> bool:

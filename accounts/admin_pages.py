@@ -52,7 +52,7 @@ def confirm(
         "action": request.POST.get("action", ""),
         "opts": model_admin.opts,
     }
-    request.current_app = model_admin.admin_site.name  # type: ignore[attr-defined]
+    request.current_app = model_admin.admin_site.name
     return TemplateResponse(request, "admin/confirm.html", context)
 
 

@@ -41,8 +41,8 @@ class AllowListField(forms.MultiValueField):
     ) -> None:
         self._names = names
         self._kept: list[str] = []
-        modes = forms.ChoiceField(choices=[(EVERY, every), (SOME, some)])
-        chosen = forms.MultipleChoiceField(choices=self._choices, required=False)
+        modes: forms.Field = forms.ChoiceField(choices=[(EVERY, every), (SOME, some)])
+        chosen: forms.Field = forms.MultipleChoiceField(choices=self._choices, required=False)
         mode_widget = UnfoldAdminRadioSelectWidget(attrs={"class": "gh-allow-mode"})
         widget = AllowListWidget([mode_widget, options])
         super().__init__([modes, chosen], widget=widget, required=False, require_all_fields=False, **kwargs)
@@ -65,9 +65,10 @@ class AllowListField(forms.MultiValueField):
         return None if mode == EVERY else list(chosen)
 
     def _offer(self) -> None:
-        self.fields[1].choices = self._choices
-        for field, widget in zip(self.fields, self.widget.widgets, strict=True):
-            widget.choices = field.choices
+        modes: Any = self.fields[0]
+        chosen: Any = self.fields[1]
+        chosen.choices = self._choices
+        self.widget.widgets[0].choices, self.widget.widgets[1].choices = modes.choices, chosen.choices
 
     def _choices(self) -> list[tuple[str, str]]:
         names = self._names()

@@ -166,7 +166,7 @@ class ProviderAdmin(LiveSoon, ModelAdmin):
 
     def has_test_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Whoever may change providers may test them, also those from the environment."""
-        return super().has_change_permission(request)
+        return bool(super().has_change_permission(request))
 
     def _report(self, request: HttpRequest, providers: list[Provider]) -> None:
         with ThreadPoolExecutor(PROBES_AT_ONCE) as threads:
@@ -221,7 +221,8 @@ class CatalogueAdmin(LiveSoon, ModelAdmin):
         return ModelChangeList
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Model]:
-        return super().get_queryset(request).prefetch_related("routes__provider")
+        queryset: QuerySet[Model] = super().get_queryset(request)
+        return queryset.prefetch_related("routes__provider")
 
     def get_form(self, request: HttpRequest, obj: Model | None = None, change: bool = False, **kwargs: Any) -> Any:
         if self._may_price(request, obj):
@@ -246,15 +247,15 @@ class CatalogueAdmin(LiveSoon, ModelAdmin):
         )
 
     def _may_edit(self, request: HttpRequest, model: Model | None) -> bool:
-        return self.has_add_permission(request) if model is None else self.has_change_permission(request, model)
+        return bool(self.has_add_permission(request) if model is None else self.has_change_permission(request, model))
 
     def _may_price(self, request: HttpRequest, model: Model | None) -> bool:
         return self._may_edit(request, model) and request.user.has_perm("usage.add_modelprice")
 
     def save_model(self, request: HttpRequest, obj: Model, form: Any, change: bool) -> None:
         super().save_model(request, obj, form, change)
-        price = form.new_price() if isinstance(form, PricedModelForm) else None
-        if price:
+        if isinstance(form, PricedModelForm) and form.has_new_price():
+            price = form.cleaned_data
             set_price(
                 obj.name,
                 input_usd_per_mtok=price["input_usd"],

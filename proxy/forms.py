@@ -260,7 +260,7 @@ class AliasesField(forms.CharField):
     def to_python(self, value: Any) -> Any:
         return [name for name in re.split(r"[\s,]+", value or "") if name]
 
-    def validate(self, value: list[str]) -> None:  # type: ignore[override]
+    def validate(self, value: list[str]) -> None:
         for name in value:
             MODEL_NAME(name)
 
@@ -333,9 +333,8 @@ class PricedModelForm(ModelForm):
                     self.add_error(f"{name}_usd", "Needed with any other price. 0 means free.")
         return cleaned
 
-    def new_price(self) -> dict[str, Decimal | None] | None:
-        """None when nothing has to be written. A renamed model takes its price along."""
+    def has_new_price(self) -> bool:
+        """Whether what was entered has to be written. A renamed model takes its price along."""
         given = {name: self.cleaned_data[name] for name in self._stored()}
         renamed = "name" in self.changed_data and self.own_price is not None
-        changed = given != self._stored()
-        return given if given["input_usd"] is not None and (changed or renamed) else None
+        return given["input_usd"] is not None and (renamed or given != self._stored())

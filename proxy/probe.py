@@ -101,7 +101,7 @@ def _ask(request: UpstreamRequest, target: Target) -> Answer:
         try:
             return _send(request, url, address, target)
         except httpx.ConnectError as error:
-            problem = Unreachable(_why_no_connection(error, url))
+            problem = _why_no_connection(error, url)
         except httpx.ConnectTimeout:
             problem = Unreachable(
                 f"No connection to {url.host} within {target.connect_timeout_s:g} s: "
@@ -166,21 +166,29 @@ def _read(response: httpx.Response, target: Target) -> bytes:
     return body[:MAX_BODY_BYTES]
 
 
-def _why_no_connection(error: BaseException, url: httpx.URL) -> str:
-    """httpx wraps what happened; the reason is down the chain of causes."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return (
-                f"The certificate of {url.host} is not trusted: {cause.verify_message}. "
-                "Paste the authority's certificate under TLS if it is your own."
-            )
-        if isinstance(cause, ssl.SSLError):
-            return f"{url.host} answers, but not with TLS. Is it http:// instead of https://, or another port?"
-        if isinstance(cause, ConnectionRefusedError):
-            return f"{url.host} refuses the connection: nothing listens on that port."
-        cause = cause.__cause__ or cause.__context__
-    return f"{url.host} cannot be reached from here."
+def _why_no_connection(error: httpx.ConnectError, url: httpx.URL) -> Unreachable:
+    """Raises Unreachable itself when somebody is there, so that the next address would tell no more."""
+    tls = _cause(error, ssl.SSLError)
+    if isinstance(tls, ssl.SSLCertVerificationError):
+        raise Unreachable(
+            f"The certificate of {url.host} is not trusted: {tls.verify_message}. "
+            "Paste the authority's certificate under TLS if it is your own."
+        ) from error
+    if tls is not None:
+        raise Unreachable(
+            f"{url.host} answers, but not with TLS. Is it http:// instead of https://, or another port?"
+        ) from error
+    if _cause(error, ConnectionRefusedError):
+        return Unreachable(f"{url.host} refuses the connection: nothing listens on that port.")
+    return Unreachable(f"{url.host} cannot be reached from here.")
+
+
+def _cause(error: BaseException, kind: type[BaseException]) -> BaseException | None:
+    """httpx wraps what happened; it is somewhere down the chain."""
+    found: BaseException | None = error
+    while found is not None and not isinstance(found, kind):
+        found = found.__cause__ or found.__context__
+    return found
 
 
 def _judge(answer: Answer, target: Target) -> Verdict:

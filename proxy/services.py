@@ -20,7 +20,7 @@ def save_provider(
 
 
 def check_model_names(name: str, aliases: list[str], model: Model) -> None:
-    """Raises ValidationError (by field) when callers could mean two models by one of the names that `model` is to have."""
+    """Raises ValidationError (by field) when a caller could mean two models by one of the names `model` is to have."""
     errors: dict[str, str] = {}
     taken = owners_of_names([name, *aliases], model)
     if name in taken:

@@ -363,7 +363,8 @@ class ModelPriceAdmin(LiveSoon, ModelAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[ModelPrice]:
         begun = ModelPrice.objects.filter(model=OuterRef("model"), valid_from__lte=timezone.now())
         newest = Subquery(begun.order_by("-valid_from", "-id").values("pk")[:1])
-        return super().get_queryset(request).annotate(in_force=newest)
+        queryset: QuerySet[ModelPrice] = super().get_queryset(request)
+        return queryset.annotate(in_force=newest)
 
     def has_change_permission(self, request: HttpRequest, obj: ModelPrice | None = None) -> bool:
         """A price is history: a new one is added, the old one stays for the calls of its time."""

@@ -54,7 +54,8 @@ class KeysetChangeList(ChangeList):
         for name in (BEFORE, AFTER):
             self.params.pop(name, None)
             self.filter_params.pop(name, None)
-        return super().get_queryset(request, exclude_parameters)
+        queryset: QuerySet[Any] = super().get_queryset(request, exclude_parameters)
+        return queryset
 
     def get_ordering(self, request: HttpRequest, queryset: QuerySet[Any]) -> list[str]:
         return ["-pk"]
@@ -82,19 +83,19 @@ class KeysetChangeList(ChangeList):
         return str(self.get_query_string({parameter: row.pk}))
 
 
-def distinct_values(model: type[Model], field: str, limit: int = 200) -> list[str]:
+def distinct_values(model: type[Model], column: str, limit: int = 200) -> list[str]:
     """The texts, but "", that occur in an indexed column, sorted. Reads no table: one seek in the index for each."""
     table = connection.ops.quote_name(model._meta.db_table)
-    column = connection.ops.quote_name(model._meta.get_field(field).column)
+    name = connection.ops.quote_name(column)
     # In these words, so that an index of the non-empty ones alone serves too.
-    smallest = f"SELECT MIN({column}) FROM {table} WHERE NOT ({column} = '')"  # noqa: S608 - our own names
+    smallest = f"SELECT MIN({name}) FROM {table} WHERE NOT ({name} = '')"  # noqa: S608 - our own names
     with connection.cursor() as cursor:
         cursor.execute(
             f"""
             WITH RECURSIVE found(value) AS (
                 {smallest}
                 UNION ALL
-                SELECT ({smallest} AND {column} > found.value) FROM found WHERE found.value IS NOT NULL
+                SELECT ({smallest} AND {name} > found.value) FROM found WHERE found.value IS NOT NULL
             )
             SELECT value FROM found WHERE value IS NOT NULL LIMIT %s
             """,  # noqa: S608
