@@ -288,9 +288,9 @@ class EmbeddingAnswer(Answer):
 
     def whole(self) -> dict[str, Any]:
         given = self.request.get("input")
-        several = isinstance(given, list) and bool(given) and not isinstance(given[0], int)
+        count = len(given) if isinstance(given, list) and given and not isinstance(given[0], int) else 1
         vector: Any = "AACAPgAAAL8AAAA+" if self.request.get("encoding_format") == "base64" else list(VECTOR)
-        rows = [{"object": "embedding", "index": i, "embedding": vector} for i in range(len(given) if several else 1)]
+        rows = [{"object": "embedding", "index": index, "embedding": vector} for index in range(count)]
         body = {"object": "list", "data": rows, "model": self.request.get("model"), **self.extra}
         if self.options.text("usage") == "never":
             return body

@@ -216,10 +216,11 @@ class Connection(asyncio.Protocol):
             self._next_request()
 
     async def _answer(self, call: Call, books: Books, asked: Any, name: str, options: Options) -> None:
-        dialect = answers.dialect(call.path.partition("?")[0])
+        known = answers.dialect(call.path.partition("?")[0])
+        dialect = known or answers.ChatAnswer
         try:
-            if dialect is None:
-                name, dialect = "404", answers.ChatAnswer
+            if known is None:
+                name = "404"
             behave, options = behaviours.find(name, options)
         except KeyError:
             behave, options = behaviours.find("404", options)
