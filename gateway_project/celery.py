@@ -15,7 +15,7 @@ app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
 
 
-@beat_embedded_init.connect  # type: ignore[untyped-decorator]
+@beat_embedded_init.connect
 def end_with_worker(**kwargs: Any) -> None:
     """Beat inside a worker is a process of its own, which would go on sending for ever after its worker was killed."""
     end_with_parent()

@@ -320,7 +320,7 @@ class _Composer(yaml.SafeLoader):
     depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+        mark = self.peek_event().start_mark
         if self.check_event(yaml.AliasEvent):
             raise Unreadable("aliases (*name) are not supported: write it out", mark.line + 1)
         if self.depth >= MAX_DEPTH:
