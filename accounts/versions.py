@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import time
 
-import redis
 from django.conf import settings
 from django.db import transaction
 from django.db.models import F
@@ -39,6 +38,8 @@ def current() -> dict[str, int]:
 
 def _publish(part: str) -> None:
     """Best effort: the watchers poll anyway."""
+    import redis  # here, because it takes a fifth of the start of every process that has no Redis
+
     now = time.monotonic()
     if now - _published_at.get(part, float("-inf")) < QUIET_S:
         return

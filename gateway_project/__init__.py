@@ -1,3 +1,1 @@
-from gateway_project.celery import app as celery_app
-
-__all__ = ["celery_app"]
+"""The whole: settings, the two doors, commands. Celery's app is not loaded here: only its own processes need it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import redis
 from django.contrib.auth import authenticate
 from django.contrib.auth.models import update_last_login
 from django.db import transaction
@@ -81,7 +82,7 @@ def test_redis_is_told_after_the_commit_once_for_many_changes(
             told.append((channel, part))
 
     monkeypatch.setattr(versions, "_published_at", {})
-    monkeypatch.setattr(versions.redis.Redis, "from_url", lambda *args, **kwargs: Client())
+    monkeypatch.setattr(redis.Redis, "from_url", lambda *args, **kwargs: Client())
     with django_capture_on_commit_callbacks(execute=True):
         research.save()
         research.save()
