@@ -34,7 +34,7 @@ REDIS_URL = env.text("REDIS_URL")
 
 # --- the data plane -------------------------------------------------------------------------------------------------
 MAX_BODY_BYTES = int(env.number("MAX_BODY_BYTES", 10 * 1024 * 1024, 1024))
-MAX_REPLY_BYTES = int(env.number("MAX_REPLY_BYTES", 64 * 1024 * 1024, 1024))
+MAX_REPLY_BYTES = int(env.number("MAX_REPLY_BYTES", 32 * 1024 * 1024, 1024))
 BODY_TIMEOUT_S = env.number("BODY_TIMEOUT_S", 30, 0.1)
 HEADER_TIMEOUT_S = env.number("HEADER_TIMEOUT_S", 10, 0.1)
 MAX_HEADER_BYTES = int(env.number("MAX_HEADER_BYTES", 32 * 1024, 1024))

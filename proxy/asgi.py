@@ -15,7 +15,7 @@ from functools import lru_cache, partial
 
 from proxy import books, errors, views
 from proxy.call import Call, Header, Receive, Scope, Send
-from proxy.errors import GatewayError, MethodNotAllowed, ShuttingDown, UnknownUrl
+from proxy.errors import GatewayError, LoopDetected, MethodNotAllowed, ShuttingDown, UnknownUrl
 from proxy.pipeline import JSON, Gateway
 from usage import metrics
 
@@ -23,7 +23,9 @@ logger = logging.getLogger(__name__)
 
 View = Callable[[Gateway, Call], Awaitable[None]]
 # Where Azure's client libraries send their calls; the model is in the body too, and that one counts.
-AZURE_PATH = re.compile(r"/(?:openai|v1)(?:/v1|/deployments/.+?)/(chat/completions|completions|embeddings|models)")
+AZURE_PATH = re.compile(
+    r"/(?:openai/v1|openai/deployments/.+?|v1/deployments/.+?)/(chat/completions|completions|embeddings|models)"
+)
 SLASHES = re.compile(r"/{2,}")
 # Calls without a valid key are anybody's: beyond so many a second they are answered and counted, but not written down.
 ANONYMOUS_EVENTS_PER_S = 20.0
@@ -102,6 +104,8 @@ class Door:
             raise ShuttingDown("The gateway is starting or stopping. Try again.", headers={"retry-after": "1"})
         if view is None:
             raise UnknownUrl(f"Unknown request URL: {call.method} {printable(call.path)}. See the API reference.")
+        if call.headers.get(b"user-agent") == gateway.user_agent:
+            raise LoopDetected("The gateway has called itself: one of its providers is this gateway.")
         call.facts = books.facts_of(call, name, self._client_ip(call))
         allowed = "GET" if name == "models" else "POST"
         if call.method != allowed:

@@ -75,11 +75,11 @@ def add_principal(facts: dict[str, Any], principal: Principal) -> None:
 
 
 def add_exchange(facts: dict[str, Any], exchange: Exchange) -> None:
-    facts["model"] = exchange.model[:200]
+    facts["model"] = _storable(exchange.model[:200])
     facts["streamed"] = exchange.stream
     user = exchange.body.get("user")
     if user:
-        facts["end_user"] = user[:128]
+        facts["end_user"] = _storable(user[:128])
 
 
 def open_call(journal: Journal, call: Call, facts: dict[str, Any], candidate: Candidate, prompt_tokens: int) -> None:
@@ -156,6 +156,11 @@ def estimate_prompt_tokens(exchange: Exchange) -> int:
     """About four bytes of text a token. Images, audio and files are not text and are not counted here."""
     body = exchange.body
     return (_text_bytes(body.get("messages", body.get("prompt", body.get("input")))) + 3) // ESTIMATED_BYTES_PER_TOKEN
+
+
+def _storable(text: str) -> str:
+    """Without halves of surrogate pairs, which no file and no database takes."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def _text_bytes(value: Any) -> int:

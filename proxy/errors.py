@@ -15,6 +15,7 @@ GatewayError
 ├── KeyLookupUnavailable  503
 ├── LedgerUnavailable     503  the call could not be written down, so it is not made
 ├── ShuttingDown          503
+├── LoopDetected          508  one of our providers is ourselves
 ├── ProviderError         as sent; 401 and 403 become 502
 ├── UpstreamUnavailable   502
 ├── UpstreamTimeout       504
@@ -111,6 +112,10 @@ class LedgerUnavailable(GatewayError):
 
 class ShuttingDown(GatewayError):
     status, type, code = 503, "server_error", "shutting_down"
+
+
+class LoopDetected(GatewayError):
+    status, type, code = 508, "server_error", "loop_detected"
 
 
 class UpstreamUnavailable(GatewayError):

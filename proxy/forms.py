@@ -98,6 +98,7 @@ class ProviderForm(forms.ModelForm):
             "tls_ca",
             "private_network",
         )
+        widgets = {"tls_ca": UnfoldAdminTextareaWidget(attrs={"rows": 4, "spellcheck": "false"})}
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -111,7 +112,6 @@ class ProviderForm(forms.ModelForm):
             self.fields[
                 "new_extra_headers"
             ].help_text = "Sent with every call, one “Name: value” a line. Kept encrypted and never shown again."
-        self.fields["tls_ca"].widget.attrs["rows"] = 4
         # admin/gatehouse.js shows the chosen kind's address as the placeholder.
         defaults = {kind: presets.default_base_url(kind) for kind, _ in presets.kinds()}
         self.fields["kind"].widget.attrs["data-base-urls"] = json.dumps(defaults)

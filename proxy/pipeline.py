@@ -8,6 +8,7 @@ only before the first token; the request is translated again from the exchange. 
 
 from __future__ import annotations
 
+import json
 import logging
 from asyncio import CancelledError
 from collections.abc import Iterable
@@ -23,6 +24,7 @@ from proxy import books, router, streaming
 from proxy.call import Call, Header, client_left
 from proxy.endpoints import Endpoint
 from proxy.errors import (
+    ClientLeft,
     EndpointNotAllowed,
     GatewayError,
     InvalidRequest,
@@ -35,7 +37,7 @@ from proxy.errors import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
-from proxy.providers.base import NonsenseReply, UnsupportedRequest, UpstreamRequest
+from proxy.providers.base import ErrorInReply, NonsenseReply, UnsupportedRequest, UpstreamRequest, encode
 from proxy.snapshot import Candidate, Holder, ModelEntry
 from proxy.upstream import Broken, ConnectFailed, ConnectTimedOut, TooLarge, Upstream, UpstreamReply
 from usage.journal import Journal
@@ -73,6 +75,7 @@ class Gateway:
     upstream: Upstream
     journal: Journal
     limits: Limits
+    user_agent: bytes  # under which our own calls leave, the same in every process
 
 
 # --- 1. who calls ---------------------------------------------------------------------------------------------------
@@ -139,8 +142,8 @@ async def read_exchange(gateway: Gateway, call: Call, endpoint: Endpoint) -> Exc
         raise UnsupportedMediaType("Send the request without a content-encoding.")
     raw = await call.read_body(gateway.limits.max_body_bytes, gateway.limits.body_timeout_s)
     try:
-        body = decode_json(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        body = read_json(raw)
+    except (ValueError, RecursionError):
         raise InvalidRequest("The request body is not valid JSON. Send one JSON object in UTF-8.") from None
     if not isinstance(body, dict):
         raise InvalidRequest("The request body must be a JSON object.")
@@ -152,6 +155,29 @@ async def read_exchange(gateway: Gateway, call: Call, endpoint: Endpoint) -> Exc
         stream=endpoint.streams and body.get("stream") is True,
         wants_usage=endpoint.streams and bool((body.get("stream_options") or {}).get("include_usage")),
     )
+
+
+def read_json(raw: bytes) -> Any:
+    """Integers of any length stay exact; of a name given twice the last one counts, for us and for the provider alike.
+
+    What the fast reader refuses is read again by the slow one, which takes halves of surrogate pairs, as clients that
+    cut a text in the middle of an emoji send them. Raises ValueError, RecursionError.
+    """
+    try:
+        return decode_json(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return json.loads(raw.decode("utf-8"), parse_constant=_no_constant, parse_float=_finite)
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if number in (float("inf"), float("-inf")):
+        raise ValueError("a number that is too large")
+    return number
 
 
 def find_model(gateway: Gateway, principal: Principal, name: str) -> ModelEntry:
@@ -280,6 +306,8 @@ class _Attempt:
             else:
                 handed_on, body = await self._fetch(request)
             reply = adapter.reply(self.exchange, body)
+        except ErrorInReply as error:
+            raise self._reported(error.said) from error
         except NonsenseReply as error:
             raise _unavailable() from error
         except CancelledError:
@@ -312,6 +340,7 @@ class _Attempt:
             return
         relay = self._relay()
         reply: UpstreamReply | None = None
+        has_left = False
         try:
             reply = await self._send(request)
             await self._raise_if_not_ok(reply)
@@ -324,10 +353,12 @@ class _Attempt:
         except (NonsenseReply, Broken) as error:
             raise _unavailable() from error
         except CancelledError:
-            raise self.call.interruption() from None
+            reason = self.call.interruption()
+            has_left = isinstance(reason, ClientLeft)
+            raise reason from None
         finally:
-            # Also when the client has left: what was produced by then is billed.
-            if relay.begun:
+            # Also when the client has left: what was produced by then is billed, and the prompt read for it.
+            if self.call.streaming or has_left or relay.usage is not None:
                 self._use(relay.usage or self._estimate(relay.relayed.tokens() * books.ESTIMATED_BYTES_PER_TOKEN))
             if reply is not None:
                 reply.close()
@@ -358,10 +389,20 @@ class _Attempt:
                 raise self._reported(relay.error)
             if relay.done:
                 break
-            chunk = await next_chunk()
+            try:
+                chunk = await next_chunk()
+            except (Broken, CancelledError) as error:
+                self._raise_unless_complete(relay, error)
+                chunk = b""
             out = feed(chunk) if chunk else relay.end()
         call.sending = True
         await call.send(b"", more=False)
+
+    def _raise_unless_complete(self, relay: streaming.Relay, error: BaseException) -> None:
+        """A provider that falls silent or hangs up after a whole answer has only forgotten to say that it ends."""
+        reason = self.call.interruption() if isinstance(error, CancelledError) else error
+        if not relay.complete or isinstance(reason, ClientLeft):
+            raise reason
 
     async def _finish_upstream(self, reply: UpstreamReply) -> None:
         """Read the end of the body, so that the connection can be used again; not waiting long for it."""
@@ -412,9 +453,20 @@ class _Attempt:
         return streaming.Translated(translator)
 
     def _reported(self, error: dict[str, Any]) -> GatewayError:
-        """The provider reported an error in its stream; before its first event another route may still do."""
-        adapter = self.candidate.target.adapter
-        return ProviderError(500, adapter.error(500, msgspec.json.encode(error)), {})
+        """An error that came without a status of its own: in a stream, or in an answer that says 200. Some gateways put
+        the status into the code."""
+        told = error.get("error")
+        code = told.get("code") if isinstance(told, dict) else None
+        status = code if isinstance(code, int) and 400 <= code < 600 else 502
+        return self._said_no(status, encode(error), {})
+
+    def _said_no(self, status: int, body: bytes, headers: dict[str, str]) -> GatewayError:
+        """The provider's error, in OpenAI's shape, and without the key in case it quotes it."""
+        error = self.candidate.target.adapter.error(status, body)
+        for secret in (self.candidate.target.credential, self.own_key):
+            if secret:
+                error = {name: _without(secret, value) for name, value in error.items()}
+        return ProviderError(status, error, headers)
 
     # --- both ---
 
@@ -442,11 +494,11 @@ class _Attempt:
             raise _unavailable()
         body = await self._read(reply)
         headers = {name.decode(): value.decode("latin-1") for name, value in _handed_on(reply)}
-        raise ProviderError(reply.status, self.candidate.target.adapter.error(reply.status, body), headers)
+        raise self._said_no(reply.status, body, headers)
 
     async def _read(self, reply: UpstreamReply) -> bytes:
+        # Until the first byte of the body the deadline of `_send` stands: the head of an answer is not its beginning.
         call, idle_s = self.call, self.candidate.target.idle_timeout_s
-        call.expect(idle_s, _idle)
         try:
             return await reply.read(self.gateway.limits.max_reply_bytes, lambda: call.expect(idle_s, _idle))
         except (Broken, TooLarge) as error:
@@ -464,6 +516,16 @@ class _Attempt:
 
     def _our_headers(self) -> Iterable[Header]:
         return _our_headers(self.candidate.target.provider, self.exchange.model)
+
+
+def _without(secret: str, value: Any) -> Any:
+    if isinstance(value, str):
+        return value.replace(secret, "***")
+    if isinstance(value, list):
+        return [_without(secret, item) for item in value]
+    if isinstance(value, dict):
+        return {_without(secret, name): _without(secret, item) for name, item in value.items()}
+    return value
 
 
 @lru_cache(maxsize=1024)

@@ -166,6 +166,7 @@ class Relay(Protocol):
     """What the pipeline feeds a provider's stream through. `feed` and `end` give the bytes for the client.
 
     begun     an event with data has come (comments do not count)
+    complete  the answer is whole, although the last word may be missing
     done      the provider has said its last word
     error     OpenAI's error object, when the provider reported one; nothing after it is passed on
     """
@@ -180,6 +181,9 @@ class Relay(Protocol):
     @property
     def usage(self) -> TokenUsage | None: ...
 
+    @property
+    def complete(self) -> bool: ...
+
     def feed(self, chunk: bytes) -> bytes:
         """Raises NonsenseReply."""
 
@@ -193,7 +197,7 @@ class PassThrough:
     def __init__(self, wants_usage: bool) -> None:
         self._wants_usage = wants_usage
         self._framer = Framer()
-        self._finished = False
+        self.complete = False
         self.begun = False
         self.done = False
         self.error: dict[str, Any] | None = None
@@ -211,11 +215,16 @@ class PassThrough:
 
     def end(self) -> bytes:
         rest = self._framer.end()
-        rest = self._inspect(rest) if rest else b""
+        try:
+            rest = self._inspect(rest)
+        except NonsenseReply:
+            if not self.complete:
+                raise
+            rest = b""  # half an event after a whole answer
         self.relayed.add(rest)
         if self.done or self.error:
             return rest
-        if not self._finished:
+        if not self.complete:
             raise NonsenseReply("the stream ended before the answer did")
         self.done = True
         return rest + DONE
@@ -225,9 +234,13 @@ class PassThrough:
         for event in split_events(block):
             if self.done or self.error:
                 break
-            if self._keep(event):
+            if self._is_needed_by_nobody(event) or self._keep(event):
                 kept.append(event + b"\n\n")
         return b"".join(kept)
+
+    def _is_needed_by_nobody(self, event: bytes) -> bool:
+        """Passed on unparsed, whatever stands beside it in the block: how TCP cut the stream must change nothing."""
+        return self.begun and LAST_WORD not in event and INTERESTING.search(event) is None
 
     def _keep(self, event: bytes) -> bool:
         data = event_data(event)[1]
@@ -249,7 +262,7 @@ class PassThrough:
         usage = usage_of(parsed)
         if usage is not None:
             self.usage = usage
-        self._finished = self._finished or usage is not None or _has_finished(parsed)
+        self.complete = self.complete or usage is not None or _has_finished(parsed)
         return self._wants_usage or not is_usage_only(parsed)
 
 
@@ -271,6 +284,10 @@ class Translated:
     @property
     def usage(self) -> TokenUsage | None:
         return self._translator.usage
+
+    @property
+    def complete(self) -> bool:
+        return self._translator.finished
 
     @property
     def error(self) -> dict[str, Any] | None:

@@ -13,17 +13,20 @@ than one per read. Redirects are not followed, cookies not kept, proxies of the 
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import socket
 import ssl
 import weakref
+import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Protocol
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.client_proto import ResponseHandler
 from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.connector import Connection
 from aiohttp.http_exceptions import HttpProcessingError
@@ -33,11 +36,12 @@ from proxy.providers.base import Target, UpstreamRequest
 from proxy.ssrf import is_public_address
 
 # Sent with every request; what an adapter sets comes on top.
-HEADERS = {"user-agent": "gatehouse", "accept": "*/*", "accept-encoding": "identity"}
+HEADERS = {"accept": "*/*", "accept-encoding": "identity"}
 MAX_LINE = 64 * 1024
 MAX_HEADERS = 256
 READ_BUFFER = 256 * 1024
 KEEPALIVE_S = 60
+INFLATE_BYTES = 1024 * 1024
 SMALL_BODY = 64 * 1024  # joined to the head; a longer one is not copied
 
 
@@ -87,18 +91,18 @@ class Upstream(Protocol):
 class AiohttpUpstream:
     """Two pools: providers that may be in the private network, and those whose addresses must be public."""
 
-    def __init__(self) -> None:
-        self._open = aiohttp.TCPConnector(limit=0, ttl_dns_cache=60, keepalive_timeout=KEEPALIVE_S)
-        self._guarded = aiohttp.TCPConnector(
-            limit=0, ttl_dns_cache=60, keepalive_timeout=KEEPALIVE_S, resolver=PublicResolver()
-        )
+    def __init__(self, user_agent: str) -> None:
+        self._user_agent = user_agent
+        self._open = _connector(None)
+        self._guarded = _connector(PublicResolver())
         # Connections that have served a call before.
         self._used: weakref.WeakSet[Any] = weakref.WeakSet()
 
     async def send(self, request: UpstreamRequest, target: Target) -> AiohttpReply:
         address = _address(request.url, target.ssl)
-        head = _head(request.method, request.url, tuple(request.headers.items()))
-        connection = await self._connect(address, target)
+        head = _head(request.method, request.url, self._user_agent, tuple(request.headers.items()))
+        connector = self._open if target.private_network else self._guarded
+        connection = await self._connect(connector, address, target)
         protocol = connection.protocol
         is_reused = protocol in self._used
         try:
@@ -106,12 +110,13 @@ class AiohttpUpstream:
             message, content = await protocol.read()
             while 100 <= message.code < 200 and message.code != 101:
                 message, content = await protocol.read()
-        except (aiohttp.ClientError, OSError) as error:
+        except (aiohttp.ClientError, HttpProcessingError, OSError) as error:
             connection.close()
-            raise Broken("the connection broke before an answer", unanswered=is_reused) from error
-        except HttpProcessingError as error:
-            connection.close()
-            raise Broken("what came is not HTTP") from error
+            if isinstance(error, HttpProcessingError):
+                raise Broken("what came is not HTTP") from error
+            if is_reused:
+                self._drop_idle(connector, address)
+            raise Broken("no answer came", unanswered=is_reused) from error
         except BaseException:
             connection.close()
             raise
@@ -123,8 +128,7 @@ class AiohttpUpstream:
         await self._open.close()
         await self._guarded.close()
 
-    async def _connect(self, address: _Address, target: Target) -> Any:
-        connector: Any = self._open if target.private_network else self._guarded
+    async def _connect(self, connector: Any, address: _Address, target: Target) -> Any:
         try:
             connection = await connector.connect(address, traces=[], timeout=_timeout(target.connect_timeout_s))
         except TimeoutError as error:
@@ -133,11 +137,18 @@ class AiohttpUpstream:
             raise ConnectFailed(_why(error)) from error
         return connection
 
+    def _drop_idle(self, connector: Any, address: _Address) -> None:
+        """When one kept connection turns out dead, the others to the same place are likely to be dead as well."""
+        for protocol, _ in connector._conns.pop(address.connection_key, ()):
+            protocol.close()
+
     def _write(self, protocol: Any, head: bytes, body: bytes) -> None:
-        """Raises ConnectionResetError when the connection died in the pool."""
+        """Raises ConnectionResetError: the connection died in the pool."""
+        if protocol.exception() is not None:
+            raise ConnectionResetError("something came after the last answer")
         protocol.set_response_params(
             read_until_eof=True,
-            auto_decompress=True,
+            auto_decompress=False,  # see _Inflated
             read_bufsize=READ_BUFFER,
             max_line_size=MAX_LINE,
             max_field_size=MAX_LINE,
@@ -156,12 +167,13 @@ class AiohttpUpstream:
 class AiohttpReply:
     """An answer whose head has come. Its connection goes back to the pool by itself when its body has been read."""
 
-    __slots__ = ("_connection", "_content", "_message", "status")
+    __slots__ = ("_connection", "_content", "_inflated", "_message", "status")
 
     def __init__(self, connection: Connection, message: Any, content: aiohttp.StreamReader) -> None:
         self._connection: Connection | None = connection
         self._message = message
         self._content = content
+        self._inflated = _Inflated(content, message.compression) if message.compression else None
         self.status: int = message.code
         content.on_eof(self._release)
 
@@ -174,26 +186,26 @@ class AiohttpReply:
         return value
 
     async def read(self, limit: int, progress: Callable[[], None]) -> bytes:
-        try:
-            chunk = await self._content.readany()
-            if self._content.at_eof():
-                return _within(chunk, limit)
-            chunks, size = [chunk], len(chunk)
-            while chunk := await self._content.readany():
-                size += len(chunk)
-                if size > limit:
-                    raise TooLarge
-                chunks.append(chunk)
-                progress()
-            return b"".join(chunks)
-        except (aiohttp.ClientError, HttpProcessingError, OSError) as error:
-            raise Broken("the answer broke off") from error
+        chunk = await self.next_chunk()
+        if self._content.at_eof() and self._inflated is None:
+            return _within(chunk, limit)
+        chunks, size = [], 0
+        while chunk:
+            size += len(chunk)
+            if size > limit:
+                raise TooLarge
+            chunks.append(chunk)
+            progress()
+            chunk = await self.next_chunk()
+        return b"".join(chunks)
 
     async def next_chunk(self) -> bytes:
         try:
+            if self._inflated is not None:
+                return await self._inflated.next_chunk()
             return await self._content.readany()
-        except (aiohttp.ClientError, HttpProcessingError, OSError) as error:
-            raise Broken("the stream broke off") from error
+        except (aiohttp.ClientError, HttpProcessingError, OSError, zlib.error) as error:
+            raise Broken("the answer broke off") from error
 
     def close(self) -> None:
         connection, self._connection = self._connection, None
@@ -204,6 +216,53 @@ class AiohttpReply:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.release()
+
+
+class _Inflated:
+    """A packed body, unpacked in steps: aiohttp would unpack a bomb in one go while all other calls wait.
+
+    We ask for `identity`, so this is for providers that do not listen. gzip and deflate, as RFC 9110, 8.4.1 has them.
+    """
+
+    def __init__(self, content: aiohttp.StreamReader, encoding: str) -> None:
+        self._content = content
+        self._unpack = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # finds out by itself which of the two
+        self._packed = b""
+        self._is_known = encoding in ("gzip", "deflate")
+
+    async def next_chunk(self) -> bytes:
+        """At most INFLATE_BYTES; b"" at the end. Raises zlib.error, and what reading raises."""
+        if not self._is_known:
+            raise zlib.error("a packing that nobody asked for")
+        while True:
+            if self._packed:
+                await asyncio.sleep(0)
+                out = self._unpack.decompress(self._packed, INFLATE_BYTES)
+                self._packed = self._unpack.unconsumed_tail
+                if out:
+                    return out
+            self._packed = self._packed or await self._content.readany()
+            if not self._packed:
+                if not self._unpack.eof:
+                    raise zlib.error("the packed body is cut off")
+                return b""
+
+
+class _Handler(ResponseHandler):
+    """aiohttp's, but an answer that stops being HTTP in its middle breaks off at once, not when it times out."""
+
+    def set_exception(self, exc: BaseException, *cause: BaseException) -> None:
+        content = self._payload
+        if content is not None and content.exception() is None:
+            content.set_exception(aiohttp.ClientPayloadError("the rest of the answer is not HTTP"))
+        super().set_exception(exc, *cause)
+
+
+def _connector(resolver: AbstractResolver | None) -> aiohttp.TCPConnector:
+    connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=60, keepalive_timeout=KEEPALIVE_S, resolver=resolver)
+    loop = asyncio.get_running_loop()
+    connector._factory = partial(_Handler, loop=loop)  # type: ignore[assignment]
+    return connector
 
 
 class PublicResolver(AbstractResolver):
@@ -257,11 +316,11 @@ def _address(url: str, tls: ssl.SSLContext | bool) -> _Address:
 
 
 @lru_cache(maxsize=1024)
-def _head(method: str, url: str, headers: tuple[tuple[str, str], ...]) -> bytes:
+def _head(method: str, url: str, user_agent: str, headers: tuple[tuple[str, str], ...]) -> bytes:
     """Request line and headers, all but the length of the body and the blank line. Raises ConnectFailed."""
     parsed = URL(url, encoded=True)
     given = {name.lower(): value for name, value in headers}
-    fields = {"host": parsed.host_port_subcomponent or "", **HEADERS, **given}
+    fields = {"host": parsed.host_port_subcomponent or "", "user-agent": user_agent, **HEADERS, **given}
     lines = [f"{method} {parsed.raw_path_qs} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items())]
     if any(not line.isprintable() for line in lines):
         raise ConnectFailed("a header or the URL has a control character")

@@ -70,6 +70,14 @@ class NonsenseReply(Exception):
     """The provider's answer cannot be what was asked for: not JSON, wrong shape, an error with status 200."""
 
 
+class ErrorInReply(NonsenseReply):
+    """An error object where an answer should be, with a status that says all is well. `said`: the object around it."""
+
+    def __init__(self, said: dict[str, Any]) -> None:
+        super().__init__("an error with status 200")
+        self.said = said
+
+
 class UnsupportedRequest(Exception):
     """The provider cannot express what the client asks for. `param` names the field; becomes a 400."""
 

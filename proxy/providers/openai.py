@@ -12,7 +12,17 @@ from typing import Any
 import orjson
 
 from policies.types import Exchange
-from proxy.providers.base import Adapter, NonsenseReply, Reply, Target, UpstreamRequest, decode, encode, register
+from proxy.providers.base import (
+    Adapter,
+    ErrorInReply,
+    NonsenseReply,
+    Reply,
+    Target,
+    UpstreamRequest,
+    decode,
+    encode,
+    register,
+)
 from proxy.providers.presets import REFUSE_STREAM_OPTIONS
 from usage.pricing import TokenUsage
 
@@ -46,7 +56,7 @@ class OpenAIAdapter(Adapter):
         answer = decode(body)
         field = "data" if exchange.endpoint == "embeddings" else "choices"
         if not isinstance(answer.get(field), list):
-            raise NonsenseReply("an error with status 200" if answer.get("error") else f"no {field}")
+            raise ErrorInReply(answer) if answer.get("error") else NonsenseReply(f"no {field}")
         return Reply(body, usage_of(answer))
 
     def error(self, status: int, body: bytes) -> dict[str, Any]:

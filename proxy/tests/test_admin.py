@@ -1,0 +1,265 @@
+"""The admin's pages for providers and models, as those who use them meet them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Permission
+from django.contrib.messages import get_messages
+from django.test import Client
+from django.urls import reverse
+
+from accounts import versions
+from accounts.models import User
+from proxy import probe
+from proxy.models import Model, Provider, Route
+from usage.models import ModelPrice
+
+pytestmark = pytest.mark.django_db
+
+SECRET = "sk-very-secret-1"
+PROVIDERS = reverse("admin:proxy_provider_changelist")
+ADD_PROVIDER = reverse("admin:proxy_provider_add")
+MODELS = reverse("admin:proxy_model_changelist")
+ADD_MODEL = reverse("admin:proxy_model_add")
+PROVIDER = {
+    "name": "echo",
+    "kind": "echo",
+    "connect_timeout_s": 5,
+    "first_byte_timeout_s": 300,
+    "idle_timeout_s": 60,
+    "tls_verify": "on",
+    "enabled": "on",
+}
+NO_ROUTES = {"routes-TOTAL_FORMS": 0, "routes-INITIAL_FORMS": 0}
+
+
+def staff(client: Client, *permissions: str) -> Client:
+    """Signed in as somebody with these rights and no others."""
+    user = User.objects.create_user("staff", password="x", is_staff=True)
+    for permission in permissions:
+        app, codename = permission.split(".")
+        user.user_permissions.add(Permission.objects.get(content_type__app_label=app, codename=codename))
+    client.force_login(user)
+    return client
+
+
+def change_url(row: Provider | Model) -> str:
+    return reverse(f"admin:proxy_{row._meta.model_name}_change", args=[row.pk])
+
+
+def messages_of(response: Any) -> list[str]:
+    return [str(message) for message in get_messages(response.wsgi_request)]
+
+
+def stored(**fields: Any) -> Provider:
+    provider = Provider(**{"name": "openai", "kind": "openai", **fields})
+    provider.set_credential(SECRET)
+    provider.set_extra_headers({"X-Team": "very-secret-2"})
+    provider.save()
+    return provider
+
+
+# --- providers ------------------------------------------------------------------------------------------------------
+def test_new_provider_is_saved_with_its_key_encrypted(admin_client: Client) -> None:
+    data = {**PROVIDER, "new_credential": SECRET, "new_extra_headers": "X-Team: a"}
+    response = admin_client.post(ADD_PROVIDER, data)
+    assert response.status_code == 302, response.context["errors"]
+    provider = Provider.objects.get(name="echo")
+    assert provider.read_credential() == SECRET
+    assert provider.read_extra_headers() == {"X-Team": "a"}
+    assert SECRET not in provider.credential
+
+
+def test_saving_says_that_it_is_live_soon(admin_client: Client) -> None:
+    response = admin_client.post(ADD_PROVIDER, PROVIDER)
+    assert messages_of(response)[0].endswith("was added successfully. It is live in about a second.")
+
+
+def test_saving_tells_the_data_plane(admin_client: Client) -> None:
+    before = versions.current().get(versions.CATALOGUE, 0)
+    admin_client.post(ADD_PROVIDER, PROVIDER)
+    assert versions.current()[versions.CATALOGUE] > before
+
+
+def test_key_is_kept_when_the_field_is_left_empty(admin_client: Client) -> None:
+    provider = stored()
+    admin_client.post(change_url(provider), {**PROVIDER, "name": "renamed", "kind": "openai"})
+    provider.refresh_from_db()
+    assert (provider.name, provider.read_credential()) == ("renamed", SECRET)
+
+
+def test_key_is_on_no_page(admin_client: Client) -> None:
+    provider = stored()
+    for url in (PROVIDERS, change_url(provider), f"{change_url(provider)}../history/", f"{PROVIDERS}?q=secret"):
+        page = admin_client.get(url, follow=True).content.decode()
+        for secret in (SECRET, "very-secret-2", provider.credential, provider.extra_headers):
+            assert secret not in page
+
+
+def test_those_who_may_only_look_see_that_a_key_is_set(client: Client) -> None:
+    provider = stored()
+    page = staff(client, "proxy.view_provider").get(change_url(provider)).content.decode()
+    assert "X-Team" in page
+    assert "new_credential" not in page
+    assert SECRET not in page
+
+
+def test_only_superusers_can_tick_private_network(client: Client, admin_client: Client) -> None:
+    assert 'name="private_network"' in admin_client.get(ADD_PROVIDER).content.decode()
+    somebody = staff(client, "proxy.add_provider", "proxy.change_provider", "proxy.view_provider")
+    assert 'name="private_network"' not in somebody.get(ADD_PROVIDER).content.decode()
+    data = {**PROVIDER, "kind": "openai", "base_url": "http://127.0.0.1:9/v1", "private_network": "on"}
+    assert somebody.post(ADD_PROVIDER, data).status_code == 200
+    assert not Provider.objects.exists()
+
+
+def test_provider_from_the_environment_cannot_be_changed_here(admin_client: Client) -> None:
+    provider = stored(origin=Provider.Origin.ENVIRONMENT)
+    page = admin_client.get(change_url(provider)).content.decode()
+    assert "set up from the gateway&#x27;s environment" in page or "set up from the gateway's environment" in page
+    assert 'name="_save"' not in page
+    assert admin_client.post(change_url(provider), PROVIDER).status_code == 403
+    delete = reverse("admin:proxy_provider_delete", args=[provider.pk])
+    assert admin_client.post(delete, {"post": "yes"}).status_code == 403
+
+
+def test_test_connection_reports_in_plain_words(admin_client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    provider = stored(origin=Provider.Origin.ENVIRONMENT)
+    verdict = probe.Verdict(False, "Reachable, but it refuses the API key.", 401, 12)
+    monkeypatch.setattr(probe, "probe", lambda _provider: verdict)
+    response = admin_client.get(reverse("admin:proxy_provider_test_connection", args=[provider.pk]))
+    assert response.headers["location"] == change_url(provider)
+    assert messages_of(response) == ["openai: Reachable, but it refuses the API key. (status 401, 12 ms)"]
+
+
+def test_several_providers_are_tested_at_once(admin_client: Client) -> None:
+    rows = [Provider.objects.create(name=f"echo-{number}", kind="echo") for number in range(3)]
+    data = {"action": "test_selected", "_selected_action": [row.pk for row in rows]}
+    response = admin_client.post(PROVIDERS, data)
+    assert len(messages_of(response)) == 3
+    assert "nothing to connect to" in messages_of(response)[0]
+
+
+def test_testing_needs_the_right_to_change(client: Client) -> None:
+    provider = stored()
+    somebody = staff(client, "proxy.view_provider")
+    assert somebody.get(reverse("admin:proxy_provider_test_connection", args=[provider.pk])).status_code == 403
+
+
+@pytest.mark.parametrize("kind", ["provider", "model"])
+def test_lists_cost_the_same_however_long_they_are(
+    admin_client: Client, kind: str, django_assert_max_num_queries: Any
+) -> None:
+    for number in range(30):
+        provider = Provider.objects.create(name=f"p{number}", kind="openai")
+        Route.objects.create(model=Model.objects.create(name=f"m{number}"), provider=provider)
+    with django_assert_max_num_queries(15):
+        assert admin_client.get(reverse(f"admin:proxy_{kind}_changelist")).status_code == 200
+
+
+def test_provider_list_shows_what_matters(admin_client: Client) -> None:
+    provider = stored()
+    for name in ("a", "b", "c", "d"):
+        Route.objects.create(model=Model.objects.create(name=name), provider=provider)
+    page = admin_client.get(PROVIDERS).content.decode()
+    assert "https://api.openai.com/v1" in page
+    assert "a, b, c and 1 more" in page
+
+
+def test_empty_lists_say_what_to_do(admin_client: Client) -> None:
+    assert "The kind Echo needs no account" in admin_client.get(PROVIDERS).content.decode()
+    assert "at least one route" in admin_client.get(MODELS).content.decode()
+    assert "Show everything" in admin_client.get(f"{MODELS}?q=nothing").content.decode()
+
+
+# --- models ---------------------------------------------------------------------------------------------------------
+def model_data(provider: Provider, **fields: Any) -> dict[str, Any]:
+    route = {
+        "routes-TOTAL_FORMS": 1,
+        "routes-INITIAL_FORMS": 0,
+        "routes-0-provider": provider.pk,
+        "routes-0-upstream_model": "gpt-upstream",
+        "routes-0-order": 0,
+        "routes-0-weight": 1,
+        "routes-0-enabled": "on",
+    }
+    return {"name": "gpt-test", "time_budget_s": 60, "enabled": "on", **route, **fields}
+
+
+def test_model_is_saved_with_aliases_routes_and_price(admin_client: Client) -> None:
+    provider = stored()
+    data = model_data(provider, aliases="gpt-a\ngpt-b", input_usd="0.15", output_usd="0.6", cached_usd="0.075")
+    response = admin_client.post(ADD_MODEL, data)
+    assert response.status_code == 302, response.context["errors"]
+    model = Model.objects.get(name="gpt-test")
+    assert model.aliases == ["gpt-a", "gpt-b"]
+    assert model.routes.get().upstream_model == "gpt-upstream"
+    price = ModelPrice.objects.get(model="gpt-test")
+    assert (price.input_nano_usd_per_mtok, price.cached_nano_usd_per_mtok) == (150_000_000, 75_000_000)
+
+
+def test_model_without_a_price_entered_gets_none(admin_client: Client) -> None:
+    admin_client.post(ADD_MODEL, model_data(stored()))
+    assert Model.objects.exists()
+    assert not ModelPrice.objects.exists()
+
+
+def test_price_now_and_its_source_are_shown(admin_client: Client) -> None:
+    provider = stored()
+    listed = Model.objects.create(name="gpt-4o-mini")
+    unknown = Model.objects.create(name="no-such-model")
+    own = Model.objects.create(name="own")
+    ModelPrice.objects.create(model="own", input_nano_usd_per_mtok=37_500_000, output_nano_usd_per_mtok=10**9)
+    for model in (listed, unknown, own):
+        Route.objects.create(model=model, provider=provider)
+    page = admin_client.get(MODELS).content.decode()
+    assert "$0.15 / $0.60 list" in page
+    assert "unpriced" in page
+    assert "$0.0375 / $1.00" in page
+    assert "from the list that ships" in admin_client.get(change_url(listed)).content.decode()
+    assert "Unpriced: nobody knows" in admin_client.get(change_url(unknown)).content.decode()
+    assert "$0.0375 in, $1.00 out, set here" in admin_client.get(change_url(own)).content.decode()
+
+
+def test_route_without_a_price_is_named(admin_client: Client) -> None:
+    model = Model.objects.create(name="gpt-4o-mini")
+    for name, kind in (("openai", "openai"), ("ours", "vllm")):
+        Route.objects.create(model=model, provider=Provider.objects.create(name=name, kind=kind))
+    assert "Unpriced through ours." in admin_client.get(change_url(model)).content.decode()
+    assert "partly unpriced" in admin_client.get(MODELS).content.decode()
+
+
+def test_prices_need_a_right_of_their_own(client: Client) -> None:
+    model = Model.objects.create(name="gpt-test")
+    somebody = staff(client, "proxy.view_model", "proxy.change_model", "proxy.view_route")
+    page = somebody.get(change_url(model)).content.decode()
+    assert 'name="input_usd"' not in page
+    data = {"name": "gpt-test", "time_budget_s": 60, "enabled": "on", "input_usd": "1", "output_usd": "1", **NO_ROUTES}
+    assert somebody.post(change_url(model), data).status_code == 302
+    assert not ModelPrice.objects.exists()
+
+
+def test_those_who_may_only_look_get_the_page_without_fields(client: Client) -> None:
+    model = Model.objects.create(name="gpt-test", aliases=["gpt-alias"])
+    page = staff(client, "proxy.view_model").get(change_url(model)).content.decode()
+    assert "gpt-alias" in page
+    assert "<textarea" not in page
+
+
+def test_model_that_nobody_can_call_is_pointed_out(admin_client: Client) -> None:
+    data = {"name": "lonely", "time_budget_s": 60, "enabled": "on", **NO_ROUTES}
+    response = admin_client.post(ADD_MODEL, data)
+    assert "Nobody can call lonely yet: add a route to a provider that is enabled." in messages_of(response)
+
+
+def test_name_of_another_model_is_refused_on_the_page(admin_client: Client) -> None:
+    Model.objects.create(name="taken", aliases=["gpt-test"])
+    response = admin_client.post(ADD_MODEL, model_data(stored()))
+    assert "already a name of the model taken" in response.content.decode()
+
+
+def test_name_keeps_its_case_in_the_heading(admin_client: Client) -> None:
+    page = admin_client.get(change_url(Model.objects.create(name="gpt-test"))).content.decode()
+    assert "Gpt-test" not in page
