@@ -31,6 +31,9 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
     journal.close()
 
 
+TOO_MANY = ",".join(f"t{number}=x" for number in range(books.MAX_TAGS))
+
+
 def written(journal: Journal) -> list[dict[str, Any]]:
     lines = b"".join(path.read_bytes() for path in segments_of(journal.folder, journal.owner)).splitlines()
     return [orjson.loads(line) for line in lines]
@@ -87,7 +90,7 @@ async def test_facts_of_a_bare_call_are_empty_and_not_missing() -> None:
     [
         ([(b"x-gatehouse-trace-id", b"a"), (b"x-usagepanda-trace-id", b"b"), (b"traceparent", b"c")], "a"),
         ([(b"x-usagepanda-trace-id", b"b"), (b"traceparent", b"c")], "b"),
-        ([(b"traceparent", b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")], "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
+        ([(b"traceparent", b"00-4bf92f35-00f067aa-01")], "00-4bf92f35-00f067aa-01"),
     ],
 )  # fmt: skip
 async def test_trace_id_is_taken_from_the_most_particular_header(headers: list[Header], expected: str) -> None:
@@ -137,8 +140,7 @@ def test_tags_are_pairs_of_name_and_value(header: str, tags: dict[str, str]) -> 
 
 @pytest.mark.parametrize(
     "header",
-    ["a", "a,b=c", "=b", " =b", "a=\x01", "\x7f=a", "x" * 65 + "=y", "x=" + "y" * 129]
-    + [",".join(f"t{number}=x" for number in range(21))],
+    ["a", "a,b=c", "=b", " =b", "a=\x01", "\x7f=a", "x" * 65 + "=y", "x=" + "y" * 129, "a=b," + TOO_MANY],
     ids=lambda value: repr(value)[:30],
 )
 def test_other_tags_are_refused(header: str) -> None:
