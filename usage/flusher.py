@@ -43,6 +43,13 @@ LOGGED = (
     "prompt_tokens", "completion_tokens", "estimated", "cost_nano_usd", "latency_us", "first_byte_us", "attempts",
     "client_ip", "trace_id",
 )  # fmt: skip
+# What a reader of the log should notice about a call.
+FLAGS: dict[str, Callable[[Record], bool]] = {
+    "estimated": lambda record: record["estimated"],
+    "unpriced": lambda record: record["cost_nano_usd"] is None,
+    "fallback": lambda record: record["attempts"] > 1,
+    "abandoned": lambda record: record["status"] == 499,
+}
 to_log = operator.itemgetter(*LOGGED)
 
 
@@ -261,6 +268,7 @@ class Flusher:
 def _log_line(record: Record) -> bytes:
     line = {"time": record["at"], "level": "info", "message": "call", **dict(zip(LOGGED, to_log(record), strict=True))}
     line["time"] = datetime.fromtimestamp(record["at"] / 1e6, UTC)
+    line["flags"] = [flag for flag, holds in FLAGS.items() if holds(record)]
     return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
 
 

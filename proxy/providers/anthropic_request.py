@@ -99,6 +99,8 @@ def messages_request(exchange: Exchange, model: str, version: str) -> dict[str, 
     body = exchange.body
     _refuse(body)
     system, turns = _conversation(body["messages"])
+    if not turns:
+        raise UnsupportedRequest("Anthropic needs a message of the user, beside instructions.", "messages")
     request = {
         name: value
         for name, value in body.items()

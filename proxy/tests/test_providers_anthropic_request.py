@@ -619,3 +619,8 @@ def test_any_valid_body_is_translated_or_refused(body: dict[str, Any]) -> None:
         return
     json.loads(request.body)
     assert orjson.loads(request.body)["model"] == BUDGET_MODEL
+
+
+@pytest.mark.parametrize("role", ["system", "developer"])
+def test_conversation_of_instructions_only_is_refused_before_it_is_sent(role: str) -> None:
+    assert refused(messages=[{"role": role, "content": "be brief"}]) == "messages"

@@ -81,6 +81,7 @@ def test_one_log_line_a_call_without_text(flusher: Flusher, logged: list[bytes])
     flush(flusher)
     (line,) = b"".join(logged).splitlines()
     assert orjson.loads(line)["request_id"] == "req_1"
+    assert orjson.loads(line)["flags"] == ["estimated"]
     assert b"carol" not in line
 
 
