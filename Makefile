@@ -7,7 +7,9 @@ BIN := $(VENV)/bin
 # A stamp named after what was installed: other requirements, another name, so they are installed again.
 INSTALLED := $(VENV)/.installed-$(shell cat requirements.txt | cksum | cut -d' ' -f1)
 INSTALLED_DEV := $(VENV)/.installed-dev-$(shell cat requirements.txt requirements-dev.txt | cksum | cut -d' ' -f1)
+# Compiling beside pip uses all cores. Left to the first start it would never happen under PYTHONDONTWRITEBYTECODE.
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --no-compile
+COMPILE := $(BIN)/python -m compileall -q -j 0 $(VENV)/lib || true
 # What ruff's S rules judge too, line by line: asserts, constants named secret, random, our own programs, our own SQL.
 JUDGED := B101,B105,B311,B404,B603,B608
 
@@ -43,12 +45,14 @@ clean: ## Remove the virtual environment and caches; your data in data/ stays
 $(INSTALLED): $(BIN)/python
 	@echo "Installing what Gatehouse needs ..."
 	@$(PIP) -r requirements.txt
+	@$(COMPILE)
 	@rm -f $(VENV)/.installed-[0-9]*
 	@touch $@
 
 $(INSTALLED_DEV): $(BIN)/python
 	@echo "Installing what tests and linters need ..."
 	@$(PIP) -r requirements-dev.txt
+	@$(COMPILE)
 	@rm -f $(VENV)/.installed-dev-[0-9]*
 	@touch $@
 
