@@ -60,8 +60,8 @@ def facts_of(call: Call, endpoint: str, client_ip: str) -> dict[str, Any]:
         "streamed": False,
         "end_user": "",
         "client_ip": client_ip,
-        "user_agent": headers.get(b"user-agent", b"").decode("latin-1")[:200],
-        "organization": headers.get(b"openai-organization", b"").decode("latin-1")[:100],
+        "user_agent": read_text(headers.get(b"user-agent", b""))[:200],
+        "organization": read_text(headers.get(b"openai-organization", b""))[:100],
         "trace_id": _trace_id(headers),
         "tags": {},
     }
@@ -137,6 +137,14 @@ def settle(journal: Journal, call: Call, error: GatewayError | None) -> None:
         return
 
 
+def read_text(header: bytes) -> str:
+    """Clients write names of people and places into headers as UTF-8, whatever the standards say; else Latin-1."""
+    try:
+        return header.decode()
+    except UnicodeDecodeError:
+        return header.decode("latin-1")
+
+
 def read_tags(header: str) -> dict[str, str]:
     """`name=value` pairs separated by commas, at most 20 of 64 and 128 characters. Raises InvalidRequest."""
     tags = {}
@@ -165,7 +173,7 @@ def _storable(text: str) -> str:
 
 def _text_bytes(value: Any) -> int:
     if isinstance(value, str):
-        return len(value)
+        return len(value) if value.isascii() else len(value.encode("utf-8", "replace"))
     if isinstance(value, list):
         total = 0
         for item in value:
@@ -196,5 +204,5 @@ def _cost(usage: TokenUsage, price: Price | None) -> int | None:
 def _trace_id(headers: dict[bytes, bytes]) -> str:
     for name in (b"x-gatehouse-trace-id", b"x-usagepanda-trace-id", b"traceparent"):
         if name in headers:
-            return headers[name].decode("latin-1")[:100]
+            return read_text(headers[name])[:100]
     return ""

@@ -26,6 +26,8 @@ LIST: Claim = ("a list", lambda v: isinstance(v, list))
 NUMBER: Claim = ("a number", lambda v: type(v) in (int, float))
 INTEGER: Claim = ("a 64-bit integer", lambda v: _is_int(v) and -(2**63) <= v < 2**63)
 COUNT: Claim = ("an integer between 1 and 2147483647", lambda v: _is_int(v) and 0 < v < 2**31)
+# Completions take 0: with `echo` and `logprobs` it scores a prompt without going on.
+COUNT_OR_ZERO: Claim = ("an integer between 0 and 2147483647", lambda v: _is_int(v) and 0 <= v < 2**31)
 CHOICES: Claim = ("an integer between 1 and 128", lambda v: _is_int(v) and 0 < v <= 128)
 STOP: Claim = ("a string or a list of strings", lambda v: isinstance(v, str) or _all(v, str))
 MESSAGES: Claim = ("a non-empty list of messages, each an object with a role", lambda v: _are_messages(v))
@@ -132,7 +134,15 @@ CHAT = Endpoint(
 COMPLETIONS = Endpoint(
     "completions",
     required=("model", "prompt"),
-    fields={**_SAMPLING, "prompt": PROMPT, "logprobs": INTEGER, "best_of": CHOICES, "echo": BOOLEAN, "suffix": STRING},
+    fields={
+        **_SAMPLING,
+        "max_tokens": COUNT_OR_ZERO,
+        "prompt": PROMPT,
+        "logprobs": INTEGER,
+        "best_of": CHOICES,
+        "echo": BOOLEAN,
+        "suffix": STRING,
+    },
     streams=True,
 )
 EMBEDDINGS = Endpoint(

@@ -202,7 +202,7 @@ async def generate(gateway: Gateway, call: Call, endpoint: Endpoint) -> None:
     facts = call.facts or {}
     books.add_exchange(facts, exchange)
     if b"x-gatehouse-tags" in call.headers:
-        facts["tags"] = books.read_tags(call.header(b"x-gatehouse-tags"))
+        facts["tags"] = books.read_tags(books.read_text(call.headers[b"x-gatehouse-tags"]))
     model = find_model(gateway, principal, exchange.model)
     exchange.model = facts["model"] = model.name
     if not exchange.stream:

@@ -100,7 +100,8 @@ def _words(text: str) -> int:
 
 def _limit(body: dict[str, Any]) -> int | None:
     """The most words of a choice, None for no limit."""
-    return body.get("max_completion_tokens") or body.get("max_tokens")
+    longer = body.get("max_completion_tokens")
+    return body.get("max_tokens") if longer is None else longer
 
 
 def _pieces(text: str, limit: int | None) -> Iterator[str]:
