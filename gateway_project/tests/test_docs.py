@@ -59,6 +59,16 @@ def test_every_setting_is_documented_and_nothing_else_is() -> None:
     assert settings_in_docs() == settings_in_code() | OF_SERVERS
 
 
+def test_every_limit_is_documented_with_its_default() -> None:
+    defaults = {}
+    for node in ast.walk(ast.parse(page("gateway_project/settings.py"))):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "env.number":
+            name, default = node.args[:2]
+            defaults[ast.literal_eval(name)] = str(eval(compile(ast.Expression(default), "default", "eval")))
+    rows = table(page("docs/configuration.md"), "### Limits of the data plane")
+    assert {named(row[0])[0]: row[1] for row in rows} == defaults
+
+
 def test_example_of_the_environment_names_only_settings_that_exist() -> None:
     given = set(re.findall(r"^(?:# )?([A-Z][A-Z_]+)=", page(".env.example"), re.MULTILINE))
     providers = {name for kind in presets.PRESETS for name in presets.environment_key(kind)}
