@@ -111,6 +111,14 @@ def check_error(
     return error
 
 
+def check_estimate(event: dict[str, Any], relayed: str) -> None:
+    """The event's tokens are a guess, and a sensible one: some of PROMPT, and no more than letters were relayed."""
+    assert event["estimated"]
+    assert 1 <= event["prompt_tokens"] <= sum(len(message["content"]) for message in PROMPT)
+    assert min(1, len(relayed)) <= event["completion_tokens"] <= len(relayed)
+    assert event["cost_nano_usd"] == event["prompt_tokens"] * 1000 + event["completion_tokens"] * 2000
+
+
 # --- a client that misbehaves ----------------------------------------------------------------------------------------
 
 
