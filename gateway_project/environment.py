@@ -67,7 +67,7 @@ def database(name: str, default: str) -> dict[str, object]:
 
 
 def secret(name: str, data_dir: Path, may_make: bool) -> str:
-    """A secret from the environment, else the one kept in the data folder, else (local runs only) a new one kept there."""
+    """A secret from the environment, else the one kept in the data folder, else (on a local run) a new one kept there."""
     given = text(name)
     if given:
         return given
@@ -77,7 +77,7 @@ def secret(name: str, data_dir: Path, may_make: bool) -> str:
         return kept[name]
     if not may_make:
         raise ImproperlyConfigured(
-            f"{name} is not set. Set it (or {name}_FILE) to a long random text; it is only made by itself on a local run."
+            f"{name} is not set. Set it (or {name}_FILE) to a long random text. It makes itself on a local run only."
         )
     kept[name] = secrets.token_urlsafe(48)
     data_dir.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Every setting of Gatehouse, from the environment. docs/configuration.md explains each; a test holds the two together."""
+"""Every setting of Gatehouse, from the environment. docs/configuration.md explains each; a test compares the two."""
 
 from __future__ import annotations
 
