@@ -152,7 +152,7 @@ OPTIONS: dict[str, Any] = {
 }
 
 
-class Worker(UvicornWorker):  # type: ignore[misc]  # it has no types
+class Worker(UvicornWorker):
     """gunicorn's worker, with our protocol and gunicorn's graceful timeout passed on."""
 
     CONFIG_KWARGS = OPTIONS
