@@ -67,7 +67,7 @@ def database(name: str, default: str) -> dict[str, object]:
 
 
 def secret(name: str, data_dir: Path, may_make: bool) -> str:
-    """A secret from the environment, else the one kept in the data folder, else (on a local run) a new one kept there."""
+    """A secret from the environment, else the one kept in the data folder, else (on a local run) one made and kept."""
     given = text(name)
     if given:
         return given
