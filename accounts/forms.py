@@ -58,6 +58,15 @@ class AllowListField(forms.MultiValueField):
         self._kept = list(names or [])
         self._offer()
 
+    def prepare_value(self, value: Any) -> Any:
+        """What is stored is a list itself, so the widget would take it for the values of its two parts."""
+        answered = isinstance(value, list) and len(value) == 2 and isinstance(value[1], list)
+        return value if answered else self.widget.decompress(value)
+
+    def has_changed(self, initial: list[str] | None, data: list[Any] | None) -> bool:
+        before, (mode, chosen) = self.widget.decompress(initial), data or [None, None]
+        return bool(before != [mode, [] if mode == EVERY else sorted(chosen or [])])
+
     def compress(self, values: list[Any]) -> list[str] | None:
         if not values:  # An answer without this field must not open the list.
             raise ValidationError("Choose one of the two.")
@@ -79,7 +88,7 @@ class AllowListField(forms.MultiValueField):
 
 class AllowListWidget(forms.MultiWidget):
     def decompress(self, value: list[str] | None) -> list[Any]:
-        return [EVERY, []] if value is None else [SOME, value]
+        return [EVERY, []] if value is None else [SOME, sorted(value)]
 
 
 def models_field(whose: str) -> AllowListField:
