@@ -53,7 +53,10 @@ def test_usage_is_read_and_its_event_removed_when_the_client_did_not_ask() -> No
 
 
 def test_usage_inside_a_content_event_stays_because_it_is_not_extra() -> None:
-    last = b'data: {"choices":[{"index":0,"delta":{"content":"!"},"finish_reason":"stop"}],"usage":{"prompt_tokens":1,"completion_tokens":1}}\n\n'
+    last = (
+        b'data: {"choices":[{"index":0,"delta":{"content":"!"},"finish_reason":"stop"}],'
+        b'"usage":{"prompt_tokens":1,"completion_tokens":1}}\n\n'
+    )
     through, out = relay([ROLE, last, DONE])
     assert last in out
     assert through.usage is not None
