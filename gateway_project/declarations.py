@@ -314,22 +314,8 @@ class Unreadable(Exception):
         self.line = line
 
 
-class _Composer(yaml.SafeLoader):
-    """Refuses what would make a small file large, or the stack deep."""
-
-    depth = 0
-
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        mark = self.peek_event().start_mark
-        if self.check_event(yaml.AliasEvent):
-            raise Unreadable("aliases (*name) are not supported: write it out", mark.line + 1)
-        if self.depth >= MAX_DEPTH:
-            raise Unreadable("is nested too deeply", mark.line + 1)
-        self.depth += 1
-        try:
-            return super().compose_node(parent, index)
-        finally:
-            self.depth -= 1
+# Written in C and ten times as fast, where PyYAML was built with it.
+Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def _compose(raw: bytes) -> yaml.Node | None:
@@ -343,11 +329,29 @@ def _compose(raw: bytes) -> yaml.Node | None:
         if mark in content:
             line = content.count("\n", 0, content.index(mark)) + 1
             raise Unreadable(f"holds the character U+{ord(mark):04X}, which is reserved", line)
+    marked = MARKS.sub(_mark, content)
     try:
-        return _Composer(MARKS.sub(_mark, content)).get_single_node()
+        _check_events(marked)
+        node: yaml.Node | None = yaml.compose(marked, Loader)
     except yaml.reader.ReaderError as error:
         line = content.count("\n", 0, error.position) + 1
         raise Unreadable("holds a control character, which YAML does not allow", line) from None
+    return node
+
+
+def _check_events(content: str) -> None:
+    """Refuses, before anything is built, what would make a small file large or the stack deep. Raises Unreadable."""
+    depth = 0
+    for event in yaml.parse(content, Loader):
+        line = event.start_mark.line + 1 if event.start_mark else 1
+        if isinstance(event, yaml.AliasEvent):
+            raise Unreadable("aliases (*name) are not supported: write it out", line)
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > MAX_DEPTH:
+            raise Unreadable("is nested too deeply", line)
 
 
 def _mark(match: re.Match[str]) -> str:
@@ -460,7 +464,7 @@ def _unknown(name: str, known: list[str], not_enforced: tuple[str, ...]) -> str:
 
 
 def _is_unicode(value: str) -> bool:
-    """False for half of a surrogate pair, which YAML's escapes can write."""
+    """False for half of a surrogate pair: so Python shows bytes of a variable that are not UTF-8."""
     try:
         value.encode()
     except UnicodeEncodeError:

@@ -32,6 +32,7 @@ def check_mistake(text: str, line: int, field: str, message: str) -> None:
 def variables(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOKEN", "s3cr3t: [not, yaml]")
     monkeypatch.setenv("NOTHING", "")
+    monkeypatch.setenv("BYTES", "\udcff")  # a byte that is not UTF-8
     monkeypatch.delenv("UNSET", raising=False)
 
 
@@ -119,7 +120,7 @@ def test_team_of_a_user_may_be_a_name_or_a_name_with_a_role() -> None:
         ("providers:\n- name: p\n  enabled: 1\n", 3, "providers[0].enabled", "true or false"),
         ("providers:\n- name: yes\n", 2, "providers[0].name", "put it in quotes"),
         ('teams:\n- name: "a\\0"\n', 2, "teams[0].name", "cannot be stored"),
-        ('teams:\n- name: "\\uD800"\n', 2, "teams[0].name", "cannot be stored"),
+        ("teams:\n- name: ${BYTES}\n", 2, "teams[0].name", "cannot be stored"),
         ("providers:\n- name: [p]\n", 2, "providers[0].name", "must be a text"),
         ("providers:\n- name: p\n  api_key:\n", 3, "providers[0].api_key", "must be a text"),
         ("providers:\n- name: p\n  idle_timeout_s: soon\n", 3, "providers[0].idle_timeout_s", "a number of seconds"),
@@ -211,7 +212,7 @@ def test_every_mistake_is_told_at_once() -> None:
         ("teams:\n- name: t\n  <<: *undefined\n", 3, "aliases"),
         ("teams:\n- name: \x07\n", 2, "control character"),
         ("teams:\n- name: \ue000x\n", 2, "U+E000"),
-        ("teams:\n" + "[" * 1000, 2, "nested too deeply"),
+        ("teams:\n  " + "[" * 30 + "]" * 30, 2, "nested too deeply"),
     ],
 )
 def test_file_that_cannot_be_read_is_told_with_its_line(text: str, line: int, message: str) -> None:
