@@ -10,8 +10,8 @@ INSTALLED_DEV := $(VENV)/.installed-dev-$(shell cat requirements.txt requirement
 # Compiling beside pip uses all cores. Left to the first start it would never happen under PYTHONDONTWRITEBYTECODE.
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --no-compile
 COMPILE := $(BIN)/python -m compileall -q -j 0 $(VENV)/lib || true
-# What ruff's S rules judge too, line by line: asserts, constants named secret, random, our own programs, our own SQL.
-JUDGED := B101,B105,B311,B404,B603,B608
+# What ruff's S rules judge too, line by line: asserts, addresses, random, our own programs, our own SQL.
+JUDGED := B101,B104,B105,B311,B404,B603,B608
 
 .DEFAULT_GOAL := help
 .PHONY: help run test lint format bench clean

@@ -27,7 +27,7 @@ from gateway_project.supervisor import Child, ChildFailed, Supervisor
 
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = "8000"
-EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - only what is printed for it  # nosec B104
+EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - only what is printed for it
 READY_TIMEOUT_S = 3.0
 
 
