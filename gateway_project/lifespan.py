@@ -24,7 +24,7 @@ from accounts.keys import Peppers
 from gateway_project import checks, environment_providers
 from proxy.asgi import Door
 from proxy.call import Receive, Send
-from proxy.pipeline import Gateway, Limits
+from proxy.gateway import Gateway, Limits
 from proxy.snapshot import Holder
 from proxy.upstream import AiohttpUpstream
 from proxy.watch import Watch

@@ -14,9 +14,9 @@ from collections.abc import Awaitable, Callable
 from functools import lru_cache, partial
 
 from proxy import books, errors, views
-from proxy.call import Call, Header, Receive, Scope, Send
+from proxy.call import JSON, Call, Header, Receive, Scope, Send
 from proxy.errors import GatewayError, LoopDetected, MethodNotAllowed, ShuttingDown, UnknownUrl
-from proxy.pipeline import JSON, Gateway
+from proxy.gateway import Gateway
 from usage import metrics
 
 logger = logging.getLogger(__name__)

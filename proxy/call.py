@@ -23,6 +23,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Header = tuple[bytes, bytes]
 
+JSON: Header = (b"content-type", b"application/json")
+
 # How often a call looks at its deadline, and how late its client is first watched: most calls are over sooner.
 TICK_S = 0.25
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")

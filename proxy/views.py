@@ -7,10 +7,10 @@ from typing import Any
 import orjson
 
 from proxy import pipeline
-from proxy.call import Call
+from proxy.call import JSON, Call
 from proxy.endpoints import CHAT, COMPLETIONS, EMBEDDINGS, MODELS
 from proxy.errors import ModelNotFound, NoProvider
-from proxy.pipeline import Gateway
+from proxy.gateway import Gateway
 from proxy.snapshot import ModelEntry
 
 
@@ -30,14 +30,14 @@ async def list_models(gateway: Gateway, call: Call) -> None:
     """Exactly the names that this key may call, aliases included."""
     models = await _callable_models(gateway, call)
     data = [_card(name, entry) for name, entry in sorted(models.items())]
-    await call.reply(200, [pipeline.JSON], orjson.dumps({"object": "list", "data": data}))
+    await call.reply(200, [JSON], orjson.dumps({"object": "list", "data": data}))
 
 
 async def show_model(gateway: Gateway, call: Call, name: str) -> None:
     models = await _callable_models(gateway, call)
     if name not in models:
         raise ModelNotFound
-    await call.reply(200, [pipeline.JSON], orjson.dumps(_card(name, models[name])))
+    await call.reply(200, [JSON], orjson.dumps(_card(name, models[name])))
 
 
 async def _callable_models(gateway: Gateway, call: Call) -> dict[str, ModelEntry]:
