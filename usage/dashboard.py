@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
 
+from django.template.defaultfilters import pluralize
 from django.urls import reverse
 from django.utils import timezone
 
@@ -120,7 +121,8 @@ def _calls(traffic: Traffic) -> tuple[str, str]:
 
 def _spend(traffic: Traffic) -> tuple[str, str]:
     unpriced = traffic.unpriced_calls
-    return usd(traffic.cost_nano_usd), f"{unpriced:,} calls unpriced" if unpriced else "all calls priced"
+    note = f"{unpriced:,} call{pluralize(unpriced)} unpriced" if unpriced else "all calls priced"
+    return usd(traffic.cost_nano_usd), note
 
 
 def _errors(traffic: Traffic) -> tuple[str, str]:
