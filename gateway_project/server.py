@@ -15,7 +15,7 @@ import socket
 from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn_worker import UvicornWorker
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "gateway_project.settings")
@@ -35,6 +35,22 @@ ERROR = (
 )
 STATUS_LINES = {400: b"400 Bad Request", 414: b"414 URI Too Long", 431: b"431 Request Header Fields Too Large"}
 BODY = b'{"error":{"message":"%b","type":"invalid_request_error","param":null,"code":%b}}'
+
+
+class UntilClose(RequestResponseCycle):
+    """An answer over HTTP/1.0, which has no chunks: what has no length ends with the connection (RFC 9112, 6.1).
+    nginx speaks 1.0 to what is behind it unless it is told otherwise."""
+
+    has_length = True
+
+    async def send(self, message: Any) -> None:
+        if message["type"] == "http.response.start":
+            self.has_length = any(name.lower() == b"content-length" for name, _ in message["headers"])
+            if not self.has_length:
+                self.chunked_encoding = False
+        elif not self.has_length:
+            self.expected_content_length = len(message.get("body", b""))
+        await super().send(message)
 
 
 class Protocol(HttpToolsProtocol):
@@ -104,6 +120,8 @@ class Protocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         self._active = cycle
+        if cycle.scope["http_version"] == "1.0":
+            cycle.__class__ = UntilClose
         super()._start_asgi_task(cycle, app)
 
     def _is_head_too_large(self) -> bool:

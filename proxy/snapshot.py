@@ -108,14 +108,16 @@ def build() -> Snapshot:
         routes[route.model_id].append(route)
     entries: list[ModelEntry] = []
     by_name: dict[str, ModelEntry] = {}
+    aliases: dict[str, ModelEntry] = {}
     for row in models.Model.objects.filter(enabled=True):
         entry = _entry(row, routes[row.pk], kept, prices)
         if not entry.tiers:
             problems.append(f"model {row.name} has no usable route")
             continue
         entries.append(entry)
-        for name in (row.name, *row.aliases):
-            by_name.setdefault(name, entry)
+        by_name[row.name] = entry
+        aliases.update(dict.fromkeys(row.aliases, entry))
+    by_name = aliases | by_name  # a model's own name counts before another's alias
     return Snapshot(by_name, tuple(entries), bool(kept), time.monotonic(), prices.valid_until, tuple(problems))
 
 

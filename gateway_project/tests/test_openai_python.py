@@ -675,7 +675,7 @@ def test_rate_limit_error_brings_the_providers_limits(client: OpenAI, upstream: 
         ("nowhere", 502, "upstream_unavailable"),
         ("close-before-head", 502, "upstream_unavailable"),
         ("garbage", 502, "upstream_unavailable"),
-        ("error-in-200", 502, "upstream_unavailable"),
+        ("error-in-200", 502, "overloaded"),
         ("hang", 504, "upstream_timeout"),
         ("unreachable", 504, "upstream_timeout"),
     ],
