@@ -84,6 +84,7 @@ class Lifespan:
         watch = Watch(
             {versions.IDENTITY: authenticator.refresh, versions.CATALOGUE: self.holder.refresh},
             on_confirmed=lambda: self._confirm(authenticator),
+            on_looked=lambda: metrics.SNAPSHOT_AGE.set(self.holder.age_s),
             is_due=lambda: self.holder.is_due,
         )
         await to_thread(_in_thread, watch.load)
@@ -117,7 +118,6 @@ class Lifespan:
     def _confirm(self, authenticator: Authenticator) -> None:
         authenticator.confirm()
         self.holder.confirm()
-        metrics.SNAPSHOT_AGE.set(self.holder.age_s)
 
 
 def settle_down() -> None:

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
 from django.db import models
 from django.utils import timezone
 
 from proxy.encryption import EncryptedField, decrypt, decrypt_json, encrypt, encrypt_json
+from proxy.ssrf import RefusedUrl, split_url
 
 PROVIDER_NAME = RegexValidator(r"^[A-Za-z0-9][A-Za-z0-9._-]*\Z", "Letters, digits, dot, dash and underscore only.")
 MODEL_NAME = RegexValidator(
     r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]*\Z", "Letters, digits and . _ : / @ + - only, beginning with a letter or digit."
 )
+
+
+def check_base_url(url: str) -> None:
+    """Raises ValidationError. Whether the address may be reached is another question: see proxy.ssrf.check_url."""
+    try:
+        split_url(url)
+    except RefusedUrl as error:
+        raise ValidationError(str(error)) from None
 
 
 class Provider(models.Model):
@@ -28,10 +38,11 @@ class Provider(models.Model):
         help_text="Your name for it; callers see it in x-gatehouse-provider.",
     )
     kind = models.CharField(max_length=40, help_text="What it speaks. Fills in the usual base URL when that is empty.")
-    base_url = models.URLField(
+    base_url = models.CharField(
         "base URL",
         max_length=500,
         blank=True,
+        validators=[check_base_url],  # Django's own URL field takes no host without a dot
         help_text="Up to and including the version, such as https://api.openai.com/v1. Empty: the kind's usual one.",
     )
     credential = EncryptedField(

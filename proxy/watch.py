@@ -21,13 +21,20 @@ PERIOD_S = 0.4
 
 
 class Watch:
-    """`on_change[part]` is called in the thread when that part has a new version; if it raises, it is called again."""
+    """`on_change[part]` is called in the thread when that part has a new version; if it raises, it is called again.
+    `on_confirmed`: the database says that nothing newer exists. `on_looked`: after each look, good or bad.
+    """
 
     def __init__(
-        self, on_change: dict[str, Callable[[], None]], on_confirmed: Callable[[], None], is_due: Callable[[], bool]
+        self,
+        on_change: dict[str, Callable[[], None]],
+        on_confirmed: Callable[[], None],
+        is_due: Callable[[], bool],
+        on_looked: Callable[[], None] = lambda: None,
     ) -> None:
         self._on_change = on_change
         self._on_confirmed = on_confirmed
+        self._on_looked = on_looked
         self._is_due = is_due
         self._applied: dict[str, int] = {}
         self._data_version: object = None
@@ -91,6 +98,7 @@ class Watch:
                 self._failing = False
             except Exception as error:
                 self._failed(error)
+            self._on_looked()
         connection.close()
 
     def _failed(self, error: Exception) -> None:
