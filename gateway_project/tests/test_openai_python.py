@@ -544,16 +544,34 @@ def test_key_may_be_in_other_headers(
     assert upstream.last.header(header) is None
 
 
-def test_azure_client_lists_models_with_its_own_header(gateway: GatewayProcess) -> None:
+def test_azure_client_works_with_its_own_paths_and_header(gateway: GatewayProcess, upstream: Upstream) -> None:
     client = openai.AzureOpenAI(
-        base_url=f"{gateway.url}/v1",
+        azure_endpoint=gateway.url,
         api_key=gateway.keys["charlie"],
         api_version="2024-10-21",
         max_retries=0,
         http_client=openai.DefaultHttpxClient(trust_env=False),
     )
     with client:
+        assert ask(client).choices[0].message.content == ANSWER
+        assert text_of(ask(client, stream=True)) == ANSWER
         assert [model.id for model in client.models.list()] == ["echo", "gpt-alias", "gpt-test"]
+    assert upstream.last.path == "/v1/chat/completions"
+    assert upstream.last.header("authorization") == f"Bearer {UPSTREAM_KEY}"
+    assert upstream.last.header("api-key") is None
+
+
+def test_azure_client_may_name_its_deployment_once(gateway: GatewayProcess, upstream: Upstream) -> None:
+    client = openai.AzureOpenAI(
+        azure_endpoint=gateway.url,
+        azure_deployment="gpt-test",
+        api_key=gateway.keys["alice"],
+        api_version="2024-10-21",
+        max_retries=0,
+        http_client=openai.DefaultHttpxClient(trust_env=False),
+    )
+    with client:
+        assert ask(client).choices[0].message.content == ANSWER
 
 
 # --- errors ----------------------------------------------------------------------------------------------------------
