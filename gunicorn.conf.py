@@ -10,11 +10,12 @@ from django.conf import settings
 worker_class = "gateway_project.server.Worker"
 bind = os.environ.get("BIND", "0.0.0.0:8000")
 workers = int(os.environ.get("WEB_CONCURRENCY", "1"))
-# Above gunicorn's own 30 s, so that long streams get their time: it is passed on to the server in each worker.
-graceful_timeout = settings.GRACEFUL_TIMEOUT_S + 5
+# Each worker gives its calls GRACEFUL_TIMEOUT_S; this is when it is killed if it has not ended by then.
+graceful_timeout = settings.GRACEFUL_TIMEOUT_S + 10
 keepalive = 75  # gunicorn's 2 s resets pooled clients
 timeout = 60
 max_requests = 0
+control_socket_disable = True  # nobody steers it that way, and two installations of one user would share the socket
 
 METRICS_DIR = Path(os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", str(settings.DATA_DIR / "metrics")))
 

@@ -128,7 +128,7 @@ def settle_down() -> None:
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(10_000, 20, 50)
+    gc.set_threshold(5_000, 10, 10)
     sys.setswitchinterval(0.001)
 
 

@@ -53,6 +53,21 @@ class UntilClose(RequestResponseCycle):
         await super().send(message)
 
 
+class Trailers(list[tuple[bytes, bytes]]):
+    """Takes the fields that come after a body in chunks, and forgets them: they must not count as headers, or a caller
+    could say after the body who it is (RFC 9110, 6.5.1)."""
+
+    def __init__(self, protocol: Protocol) -> None:
+        super().__init__()
+        self._protocol = protocol
+        self._bytes = 0
+
+    def append(self, field: tuple[bytes, bytes]) -> None:
+        self._bytes += len(field[0]) + len(field[1]) + 4
+        if self._bytes > MAX_HEADER_BYTES:
+            self._protocol.refuse(431, b"The trailers of the request are too large.")
+
+
 class Protocol(HttpToolsProtocol):
     """uvicorn's, with a limit of bytes and seconds for the head of each request."""
 
@@ -88,7 +103,7 @@ class Protocol(HttpToolsProtocol):
         if not self._in_head:
             self._head_bytes = 0
         elif self._head_bytes > MAX_HEADER_BYTES:
-            self._refuse(431, b"The headers of the request are too large.")
+            self.refuse(431, b"The headers of the request are too large.")
         elif self._head_timer is None:
             self._watch_head()
 
@@ -100,12 +115,14 @@ class Protocol(HttpToolsProtocol):
         self._in_head = False
         self._head_is_over()
         if len(self.url) > MAX_URL_BYTES:
-            self._refuse(414, b"The URL is too long.")
+            self.refuse(414, b"The URL is too long.")
         elif len(self.headers) > MAX_HEADERS or self._is_head_too_large():
-            self._refuse(431, b"The headers of the request are too large.")
+            self.refuse(431, b"The headers of the request are too large.")
         if not self._refused:
             self.scope["extensions"] = {"gatehouse.abort": {"abort": self.transport.abort}}
             super().on_headers_complete()
+            if any(name == b"transfer-encoding" for name, _ in self.headers):
+                self.headers = Trailers(self)
 
     def on_body(self, body: bytes) -> None:
         if not self._refused:
@@ -116,7 +133,7 @@ class Protocol(HttpToolsProtocol):
             super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
-        self._refuse(400, b"This is not a valid HTTP request.")
+        self.refuse(400, b"This is not a valid HTTP request.")
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         self._active = cycle
@@ -142,7 +159,7 @@ class Protocol(HttpToolsProtocol):
         if self._in_head and not self.transport.is_closing():
             self.transport.close()
 
-    def _refuse(self, status: int, message: bytes) -> None:
+    def refuse(self, status: int, message: bytes) -> None:
         if self._refused or self.transport.is_closing():
             return
         self._refused = True
@@ -177,8 +194,8 @@ class Worker(UvicornWorker):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        # gunicorn kills at its graceful timeout: end our own a little sooner, so that the books are closed.
-        self.config.timeout_graceful_shutdown = max(1, int(self.cfg.graceful_timeout) - 2)
+        # gunicorn kills at its own graceful timeout, which gunicorn.conf.py sets a little later than this one.
+        self.config.timeout_graceful_shutdown = settings.GRACEFUL_TIMEOUT_S
         self.config.timeout_keep_alive = KEEP_ALIVE_S
 
 
