@@ -108,7 +108,7 @@ if USES_SQLITE:
         "timeout": 10,
         "init_command": (
             "PRAGMA journal_mode=WAL;PRAGMA synchronous=NORMAL;PRAGMA mmap_size=134217728;"
-            "PRAGMA journal_size_limit=27103364;PRAGMA cache_size=-32000;"
+            "PRAGMA journal_size_limit=27103364;PRAGMA cache_size=-4000;"
         ),
     }
     # In-memory test databases cannot be shared by the threads of the data plane.
