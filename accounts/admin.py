@@ -28,11 +28,10 @@ from unfold.decorators import action, display
 from unfold.enums import ActionVariant
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 from unfold.views import ChangeList
-from unfold.widgets import UnfoldAdminSelect2MultipleWidget
 
 from accounts import catalogue, services
 from accounts.admin_pages import LIVE, LiveSoon, change_url, confirm
-from accounts.forms import ApiKeyForm, NewApiKeyForm, RotateForm, TeamForm, models_field
+from accounts.forms import ApiKeyForm, NewApiKeyForm, RotateForm, SearchableSelectMultiple, TeamForm, models_field
 from accounts.models import ApiKey, Membership, Team, User
 
 STATE_COLORS = {
@@ -568,7 +567,7 @@ class UserAdmin(LiveSoon, BaseUserAdmin, ModelAdmin):
         return (*self.readonly_fields, *(() if request.user.is_superuser else self.for_superusers))
 
     def formfield_for_manytomany(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
-        return super().formfield_for_manytomany(db_field, request, widget=UnfoldAdminSelect2MultipleWidget(), **kwargs)
+        return super().formfield_for_manytomany(db_field, request, widget=SearchableSelectMultiple(), **kwargs)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[User]:
         return super().get_queryset(request).prefetch_related("teams")
@@ -610,7 +609,7 @@ class GroupAdmin(BaseGroupAdmin, ModelAdmin):
     filter_horizontal = ()
 
     def formfield_for_manytomany(self, db_field: Any, request: HttpRequest | None = None, **kwargs: Any) -> Any:
-        return super().formfield_for_manytomany(db_field, request, widget=UnfoldAdminSelect2MultipleWidget(), **kwargs)
+        return super().formfield_for_manytomany(db_field, request, widget=SearchableSelectMultiple(), **kwargs)
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return bool(request.user.is_superuser)

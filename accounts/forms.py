@@ -29,6 +29,18 @@ OVERLAPS = {
 }
 
 
+class SearchableSelectMultiple(UnfoldAdminSelect2MultipleWidget):
+    """Several of the choices on the page, found by typing.
+
+    The theme's own also bears the class by which Django's script finds fields that ask the server. On a page with such
+    fields it would ask too, and find nothing.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attrs["class"] = "unfold-admin-autocomplete"
+
+
 class AllowListField(forms.MultiValueField):
     """An allow-list as the models store it: None = everything, a list = only these, [] = nothing.
 
@@ -98,7 +110,7 @@ def models_field(whose: str) -> AllowListField:
         names=catalogue.model_names,
         every=f"Every model {whose}",
         some="Only these:",
-        options=UnfoldAdminSelect2MultipleWidget(),
+        options=SearchableSelectMultiple(),
         help_text="A call may use a model when team, owner and key all allow it. “Only these” with none chosen: none.",
     )
 

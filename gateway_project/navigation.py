@@ -6,6 +6,7 @@ from typing import Any
 
 from django.apps import apps
 from django.contrib import admin
+from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.urls import reverse
 from unfold.dataclasses import SearchResult
@@ -37,6 +38,7 @@ SECTIONS = (
 )
 
 SEARCHED = ("accounts.apikey", "accounts.team", "accounts.user", "proxy.provider", "proxy.model")
+MAX_CANDIDATES = 100
 MAX_RESULTS_EACH = 8
 
 
@@ -63,11 +65,21 @@ def search(request: HttpRequest, term: str) -> list[SearchResult]:
             continue
         model = apps.get_model(label)
         model_admin = admin.site.get_model_admin(model)
-        queryset, _ = model_admin.get_search_results(request, model_admin.get_queryset(request), term)
-        for found in queryset[:MAX_RESULTS_EACH]:
+        queryset, has_doubles = model_admin.get_search_results(request, model_admin.get_queryset(request), term)
+        for found in _best(queryset.distinct() if has_doubles else queryset, term):
             link = reverse(f"admin:{label.replace('.', '_')}_change", args=[found.pk])
             results.append(SearchResult(str(found), str(model._meta.verbose_name), link, _icon(label)))
     return results
+
+
+def _best(queryset: QuerySet[Any], term: str) -> list[Any]:
+    """Those that are called so first, then those that only have to do with it."""
+
+    def distance(found: Any) -> tuple[bool, bool]:
+        name = str(found).lower()
+        return not name.startswith(term), term not in name
+
+    return sorted(queryset[:MAX_CANDIDATES], key=distance)[:MAX_RESULTS_EACH]
 
 
 def _may_view(request: HttpRequest, label: str) -> bool:

@@ -1,0 +1,155 @@
+"""The admin's front page, sidebar and search, for those who may see all, some or nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Permission
+from django.core.cache import cache
+from django.test import Client
+from django.urls import reverse
+from django.utils import timezone
+
+from accounts.models import Team, User
+from accounts.services import create_key
+from proxy.models import Model, Provider, Route
+from usage.rollups import roll_up_all
+from usage.tests.events import add
+
+pytestmark = pytest.mark.django_db
+
+FRONT = reverse("admin:index")
+SEARCH = reverse("admin:search")
+
+
+def staff(client: Client, *permissions: str) -> Client:
+    user = User.objects.create_user("staff", password="x", is_staff=True)
+    for permission in permissions:
+        app, codename = permission.split(".")
+        user.user_permissions.add(Permission.objects.get(content_type__app_label=app, codename=codename))
+    client.force_login(user)
+    return client
+
+
+def callable_model(name: str = "gpt-test") -> Model:
+    model = Model.objects.create(name=name)
+    Route.objects.create(model=model, provider=Provider.objects.create(name=f"of-{name}", kind="echo"))
+    return model
+
+
+# --- a new installation ---------------------------------------------------------------------------------------------
+def test_new_installation_is_told_what_to_do(admin_client: Client) -> None:
+    page = admin_client.get(FRONT)
+    assert [step.done for step in page.context["steps"]] == [False, False, False]
+    text = page.content.decode()
+    for url in ("proxy_provider", "proxy_model", "accounts_apikey"):
+        assert reverse(f"admin:{url}_add") in text
+    assert "curl http://testserver/v1/chat/completions" in text
+
+
+def test_steps_are_ticked_off(admin_client: Client, research: Team) -> None:
+    Provider.objects.create(name="p", kind="echo")
+    assert [step.done for step in admin_client.get(FRONT).context["steps"]] == [True, False, False]
+    callable_model()
+    create_key("app", research)
+    page = admin_client.get(FRONT)
+    assert [step.done for step in page.context["steps"]] == [True, True, True]
+    assert '"model": "gpt-test"' in page.content.decode()
+
+
+def test_steps_offer_only_what_one_may_do(client: Client) -> None:
+    steps = staff(client, "accounts.add_apikey").get(FRONT).context["steps"]
+    assert [bool(step.url) for step in steps] == [False, False, True]
+
+
+# --- figures --------------------------------------------------------------------------------------------------------
+@pytest.fixture
+def calls() -> None:
+    add(timezone.now(), count=3, cost_nano_usd=1_500_000_000)
+    roll_up_all()
+
+
+def test_front_page_shows_what_goes_on(admin_client: Client, calls: None) -> None:
+    page = admin_client.get(FRONT).content.decode()
+    for words in ("Calls per minute", "Spend per hour", "Latency of answered calls", "Top teams", "$4.50"):
+        assert words in page
+
+
+def test_front_page_takes_few_queries(admin_client: Client, calls: None, django_assert_max_num_queries: Any) -> None:
+    with django_assert_max_num_queries(10):
+        admin_client.get(FRONT)
+
+
+def test_empty_front_page_takes_few_queries(admin_client: Client, django_assert_max_num_queries: Any) -> None:
+    with django_assert_max_num_queries(10):
+        admin_client.get(FRONT)
+
+
+def test_spend_is_for_those_who_may_see_usage(client: Client, calls: None) -> None:
+    page = staff(client, "accounts.view_apikey").get(FRONT).content.decode()
+    assert "$4.50" not in page
+    assert "Make an API key" in page
+
+
+# --- sidebar --------------------------------------------------------------------------------------------------------
+def sidebar(client: Client) -> dict[str, list[str]]:
+    groups = client.get(FRONT).context["sidebar_navigation"]
+    return {group["title"] or "": [item["title"] for item in group["items"]] for group in groups}
+
+
+def test_sidebar_leads_everywhere(admin_client: Client) -> None:
+    assert sidebar(admin_client) == {
+        "": ["Overview"],
+        "People & keys": ["API keys", "Teams", "Users", "Groups"],
+        "Providers & models": ["Providers", "Models"],
+        "Usage": ["Events", "Prices"],
+    }
+
+
+def test_sidebar_shows_what_one_may_see(client: Client) -> None:
+    somebody = staff(client, "accounts.view_team", "usage.view_usageevent")
+    assert sidebar(somebody) == {"": ["Overview"], "People & keys": ["Teams"], "Usage": ["Events"]}
+
+
+# --- search ---------------------------------------------------------------------------------------------------------
+@pytest.fixture(autouse=True)
+def no_cached_results() -> None:
+    cache.clear()
+
+
+def found(client: Client, term: str) -> str:
+    return client.get(SEARCH, {"s": term, "extended": "1"}).content.decode()
+
+
+def test_search_finds_keys_people_providers_and_models(admin_client: Client, research: Team, alice: User) -> None:
+    key, _ = create_key("laptop", research, alice)
+    callable_model()
+    assert str(key) in found(admin_client, "laptop")
+    assert str(key) in found(admin_client, key.public_id)
+    assert reverse("admin:accounts_user_change", args=[alice.pk]) in found(admin_client, "alice")
+    assert "gpt-test" in found(admin_client, "gpt")
+
+
+def test_search_shows_what_one_may_see(client: Client, research: Team) -> None:
+    create_key("laptop", research)
+    callable_model("laptop-model")
+    page = found(staff(client, "proxy.view_model"), "laptop")
+    assert "laptop-model" in page
+    assert "API key" not in page
+
+
+def test_search_puts_what_is_called_so_first(admin_client: Client) -> None:
+    for number in range(12):
+        model = Model.objects.create(name=f"a-{number}")
+        provider = Provider.objects.create(name=f"p-{number}", kind="echo")
+        Route.objects.create(model=model, provider=provider, upstream_model="wanted")
+    Model.objects.create(name="wanted")
+    page = found(admin_client, "wanted")
+    assert page.index('data-title="wanted"') < page.index('data-title="a-0"')
+
+
+def test_search_lists_a_few_of_each(admin_client: Client, research: Team) -> None:
+    for number in range(30):
+        create_key(f"app-{number}", research)
+    assert found(admin_client, "app-").count("data-title") == 8
