@@ -24,8 +24,9 @@ logger = logging.getLogger(__name__)
 View = Callable[[Gateway, Call], Awaitable[None]]
 # Where Azure's client libraries send their calls; the model is in the body too, and that one counts.
 AZURE_PATH = re.compile(
-    r"/(?:openai/v1|openai/deployments/.+?|v1/deployments/.+?)/(chat/completions|completions|embeddings|models)"
+    r"/(?:openai|openai/v1|openai/deployments/.+?|v1/deployments/.+?)/(chat/completions|completions|embeddings|models)"
 )
+MODEL_PREFIXES = ("/v1/models/", "/models/", "/openai/models/", "/openai/v1/models/")
 SLASHES = re.compile(r"/{2,}")
 # Calls without a valid key are anybody's: beyond so many a second they are answered and counted, but not written down.
 ANONYMOUS_EVENTS_PER_S = 20.0
@@ -60,11 +61,11 @@ class Door:
 
     @staticmethod
     def owns(path: str) -> bool:
-        """Whether a path is the data plane's: under /v1, or one of the known endpoints without it."""
+        """Whether a path is the data plane's: under /v1 or /openai, or one of the known endpoints without either."""
         if path.startswith("/v1/"):
             return True
         tidy = normalise(path)
-        return tidy == "/v1" or tidy.startswith("/v1/") or _route(tidy) is not None
+        return tidy in ("/v1", "/openai") or tidy.startswith(("/v1/", "/openai/")) or _route(tidy) is not None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         call = Call(scope, receive, send)
@@ -202,9 +203,9 @@ def normalise(path: str) -> str:
     azure = AZURE_PATH.fullmatch(head)
     if azure is not None:
         return f"/v1/{azure[1]}"
-    for prefix in ("/v1/models/", "/models/"):
+    for prefix in MODEL_PREFIXES:
         if head.startswith(prefix):
-            return prefix + tidy[len(prefix) :]
+            return "/v1/models/" + tidy[len(prefix) :]
     return head
 
 
@@ -221,9 +222,8 @@ def _route(path: str) -> tuple[str, View] | None:
     found = _ROUTES.get(path)
     if found is not None:
         return found
-    for prefix in ("/v1/models/", "/models/"):
-        if path.startswith(prefix):
-            return "models", partial(views.show_model, name=path[len(prefix) :])
+    if path.startswith(MODEL_PREFIXES[0]):
+        return "models", partial(views.show_model, name=path[len(MODEL_PREFIXES[0]) :])
     return None
 
 
