@@ -110,11 +110,16 @@ def make_gateway(
     tmp_path_factory: pytest.TempPathFactory,
     gateway_configuration: Mapping[str, Any],
 ) -> Callable[..., Any]:
-    """make_gateway(backend, **settings): a context manager. Services are asked for when a backend needs them."""
+    """make_gateway(backend, configuration, **settings): a context manager. Without a configuration it is the cast's.
+
+    Services are asked for when a backend needs them.
+    """
     from gateway_project.tests import cast
 
     gateways = Gateways(tmp_path_factory.mktemp("gateways"), running_services)
-    return lambda backend, **settings: gateways.make(backend, gateway_configuration, cast.KEYS, **settings)
+    return lambda backend, configuration=gateway_configuration, **settings: gateways.make(
+        backend, configuration, cast.KEYS, **settings
+    )
 
 
 @pytest.fixture(scope="session")

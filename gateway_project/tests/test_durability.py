@@ -16,7 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -145,7 +145,8 @@ def under_load(gateway: GatewayProcess, load: Load, parallel: int = PARALLEL) ->
 
 
 def heard_by(upstream: Upstream) -> Counter[str]:
-    return Counter(heard.json["user"] for heard in upstream.calls)
+    """By request id; calls of nobody's load count as ""."""
+    return Counter(heard.json.get("user", "") for heard in upstream.calls)
 
 
 def events_of(gateway: GatewayProcess, load: Load) -> list[dict[str, Any]]:
@@ -173,7 +174,7 @@ def check_books(gateway: GatewayProcess, upstream: Upstream, load: Load, deaths:
         event = by_id[request_id]
         assert (event["status"], event["error_code"], event["estimated"]) == (200, "", False)
         assert (event["prompt_tokens"], event["completion_tokens"]) == (3, 5)
-    assert len(load.answered) > 30 * deaths, "the load was none"
+    assert len(load.answered) > 10 * deaths, "the load was none"
 
 
 # --- it dies ---------------------------------------------------------------------------------------------------------
@@ -181,35 +182,28 @@ def check_books(gateway: GatewayProcess, upstream: Upstream, load: Load, deaths:
 
 def test_kill_under_load_loses_no_call_and_counts_none_twice(sqlite_mortal: GatewayProcess, upstream: Upstream) -> None:
     load = Load()
-    for _ in range(4):
+    for _ in range(3):
         with under_load(sqlite_mortal, load):
             time.sleep(0.5)
             sqlite_mortal.kill()
         sqlite_mortal.start()
-    check_books(sqlite_mortal, upstream, load, deaths=4)
+    check_books(sqlite_mortal, upstream, load, deaths=3)
 
 
 def test_killing_workers_under_load_loses_no_call_and_counts_none_twice(
     two_mortals: GatewayProcess, upstream: Upstream
 ) -> None:
-    """The other worker goes on; the dead one's journal is adopted, its place taken by a new one."""
+    """The other worker goes on; the dead one's journal is adopted, its place taken by a new one. At last all die."""
     load = Load()
     with under_load(two_mortals, load):
-        for _ in range(6):
+        for _ in range(5):
             time.sleep(0.5)
             os.kill(two_mortals.worker_pids()[0], signal.SIGKILL)
-        time.sleep(0.3)
-    wait_until(lambda: len(two_mortals.worker_pids()) == 2, 10, "two workers are there again")
-    check_books(two_mortals, upstream, load, deaths=6)
-
-
-def test_kill_of_everything_loses_no_call_on_two_workers(two_mortals: GatewayProcess, upstream: Upstream) -> None:
-    load = Load()
-    with under_load(two_mortals, load):
         time.sleep(0.5)
         two_mortals.kill()
     two_mortals.start()
-    check_books(two_mortals, upstream, load, deaths=1)
+    check_books(two_mortals, upstream, load, deaths=6)
+    assert len(two_mortals.worker_pids()) == 2
 
 
 # --- it is told to end -----------------------------------------------------------------------------------------------
@@ -236,13 +230,16 @@ def stream_of(client: RawClient) -> Stream:
     return Stream.of(httpx.Response(200, content=content))
 
 
-def test_ending_lets_calls_finish(mortal: GatewayProcess, upstream: Upstream) -> None:
+def test_ending_lets_calls_finish_and_loses_none(mortal: GatewayProcess, upstream: Upstream) -> None:
     upstream.next("ok", times=4, delay_ms=110)
+    load = Load()
     with ExitStack() as stack, ThreadPoolExecutor(1) as threads:
         streams = begin_streams(mortal, stack, 4, "patient/ok", b"w0 ")
+        stack.enter_context(under_load(mortal, load))
+        time.sleep(0.2)
         whole = stack.enter_context(RawClient(mortal))
         whole.ask("patient/slow-first-byte")
-        upstream.wait_for_calls(5)
+        upstream.wait(lambda: upstream.books.by_model["gpt-test:slow-first-byte"] > 0)
         ending = threads.submit(mortal.terminate, 10)
         for client in [*streams, whole]:
             client.read_all()
@@ -254,40 +251,29 @@ def test_ending_lets_calls_finish(mortal: GatewayProcess, upstream: Upstream) ->
     for client in [*streams, whole]:
         event = mortal.event_of(client.request_id)  # without a gateway: it was booked before the end
         assert (event["status"], event["completion_tokens"], event["estimated"]) == (200, 5, False)
+    heard = {request_id for request_id in heard_by(upstream) if request_id}
+    by_id = {event["request_id"]: event for event in events_of(mortal, load)}
+    assert {by_id[request_id]["status"] for request_id in heard} == {200}
+    assert heard == load.answered
+    assert len(heard) > 30
 
 
-def test_ending_takes_no_new_calls(sqlite_mortal: GatewayProcess, upstream: Upstream) -> None:
-    with ExitStack() as stack:
-        kept = stack.enter_context(httpx.Client(base_url=sqlite_mortal.url, trust_env=False))
-        headers = credentials(sqlite_mortal, "alice")
-        assert kept.get("/v1/models", headers=headers).status_code == 200
-        begin_streams(sqlite_mortal, stack, 1, "patient/hang-midway", b"w2 ")
-        sqlite_mortal.send_signal(signal.SIGTERM)
-        wait_until(lambda: not takes_calls(sqlite_mortal), 1, "no new connection is taken")
-        with suppress(httpx.TransportError):  # its connection was closed: the client knows what to do
-            check_error(kept.get("/v1/models", headers=headers), 503, "server_error", "shutting_down")
-    wait_until(lambda: not sqlite_mortal.is_running, GRACEFUL_TIMEOUT_S + SLACK_S, "it has ended")
-
-
-def takes_calls(gateway: GatewayProcess) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", gateway.port)) == 0
-
-
-def test_ending_waits_for_no_call_beyond_the_limit(mortal: GatewayProcess, upstream: Upstream) -> None:
+def test_ending_waits_for_no_call_beyond_the_limit_and_takes_no_new_ones(
+    mortal: GatewayProcess, upstream: Upstream
+) -> None:
     """What is still open then ends with an error that says so, and is billed for what came."""
-    with ExitStack() as stack:
+    with ExitStack() as stack, ThreadPoolExecutor(1) as threads:
         streams = begin_streams(mortal, stack, 4, "patient/hang-midway", b"w2 ")
         whole = stack.enter_context(RawClient(mortal))
         whole.ask("patient/hang")
         upstream.wait_for_calls(5)
         started = time.monotonic()
-        with ThreadPoolExecutor(1) as threads:
-            ending = threads.submit(mortal.terminate, 10)
-            for client in [*streams, whole]:
-                client.read_all()
-            ending.result()
-        assert GRACEFUL_TIMEOUT_S - 1.1 < time.monotonic() - started < GRACEFUL_TIMEOUT_S + SLACK_S + 0.5
+        ending = threads.submit(mortal.terminate, 10)
+        wait_until(lambda: not takes_calls(mortal), 1, "no new connection is taken")
+        for client in [*streams, whole]:
+            client.read_all()
+        ending.result()
+        assert GRACEFUL_TIMEOUT_S - 0.1 < time.monotonic() - started < GRACEFUL_TIMEOUT_S + 2 * SLACK_S
     upstream.wait_until_idle()
     assert all(ended.client_left for ended in upstream.calls)
     for client in streams:
@@ -303,17 +289,9 @@ def test_ending_waits_for_no_call_beyond_the_limit(mortal: GatewayProcess, upstr
     assert mortal.event_of(whole.request_id)["error_code"] == "shutting_down"
 
 
-def test_ending_under_load_loses_no_call(mortal: GatewayProcess, upstream: Upstream) -> None:
-    load = Load()
-    with under_load(mortal, load):
-        time.sleep(0.4)
-        assert mortal.terminate(10) in (0, -signal.SIGTERM)
-    assert len(load.answered) > 50
-    heard = heard_by(upstream)
-    by_id = {event["request_id"]: event for event in events_of(mortal, load)}
-    assert set(heard) <= set(by_id)
-    assert {by_id[request_id]["status"] for request_id in heard} == {200}
-    assert set(heard) == load.answered
+def takes_calls(gateway: GatewayProcess) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", gateway.port)) == 0
 
 
 # --- much ------------------------------------------------------------------------------------------------------------
@@ -321,7 +299,7 @@ def test_ending_under_load_loses_no_call(mortal: GatewayProcess, upstream: Upstr
 
 def check_many_calls(gateway: GatewayProcess, upstream: Upstream, count: int) -> None:
     """At 64 side by side: none fails, each is booked once, and no more memory is in use afterwards."""
-    warm = run_calls(gateway, 600, parallel=64)
+    warm = run_calls(gateway, 1000, parallel=64)
     wait_until(lambda: len(events_of(gateway, warm)) == len(warm.asked), 10, "the first calls are booked")
     before = gateway.memory_bytes()
     load = run_calls(gateway, count, parallel=64)
@@ -335,8 +313,10 @@ def check_many_calls(gateway: GatewayProcess, upstream: Upstream, count: int) ->
     assert gateway.memory_bytes() < 1.1 * before
 
 
-def test_two_thousand_calls_are_answered_and_booked_in_flat_memory(mortal: GatewayProcess, upstream: Upstream) -> None:
-    check_many_calls(mortal, upstream, 2000)
+def test_two_thousand_calls_are_answered_and_booked_in_flat_memory(
+    two_mortals: GatewayProcess, upstream: Upstream
+) -> None:
+    check_many_calls(two_mortals, upstream, 2000)
 
 
 @pytest.mark.slow

@@ -7,11 +7,13 @@ flat, and nobody else notices. `impatient` is a gateway with short deadlines, se
 from __future__ import annotations
 
 import random
+import socket
 import statistics
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -300,31 +302,75 @@ def check_refused_or_closed(client: RawClient, *statuses: int) -> None:
     assert set(orjson.loads(content)["error"]) == {"message", "type", "param", "code"}
 
 
-HALF_HEADS = {
-    "nothing": b"",
-    "a letter": b"P",
-    "a line": b"POST /v1/chat/completions HTTP/1.1\r\n",
-    "half a header": b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthoriz",
-    "all but the end": b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n",
+SLOW_HEADS: dict[str, list[bytes]] = {
+    "nothing": [],
+    "a letter": [b"P"],
+    "a line": [b"POST /v1/chat/completions HTTP/1.1\r\n"],
+    "half a header": [b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthoriz"],
+    "all but the end": [b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n"],
+    # Each letter comes soon after the last; the head as a whole does not.
+    "letter by letter": [b"%c" % letter for letter in b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nx: y"],
+}
+SLOW_BODIES: dict[str, tuple[int | None, list[bytes]]] = {
+    # content-length (None: chunked), what comes of it
+    "declared, nothing": (1000, []),
+    "declared, a piece": (1000, [b"x"]),
+    "declared, letter by letter": (1000, [b"x"] * 60),
+    "chunked, nothing": (None, []),
+    "chunked, a piece": (None, [b"1\r\nx\r\n"]),
+    "chunked, letter by letter": (None, [b"1\r\nx\r\n"] * 60),
+    "half a chunk": (None, [b"5\r\nab"]),
+    "a chunk's size, letter by letter": (None, [b"0"] * 60),
 }
 
 
-@pytest.mark.parametrize("said", HALF_HEADS.values(), ids=HALF_HEADS)
-def test_half_a_head_is_not_waited_for(impatient: GatewayProcess, said: bytes) -> None:
-    with RawClient(impatient) as client:
-        client.send(said)
-        assert seconds_until_closed(client) < HEADER_TIMEOUT_S + SLACK_S
-        check_refused_or_closed(client, 400, 408)
+@dataclass(frozen=True, slots=True)
+class Stalled:
+    """A client that was too slow: what it got, and after how many seconds."""
+
+    client: RawClient
+    seconds: float
 
 
-def test_slow_head_is_not_waited_for(impatient: GatewayProcess) -> None:
-    """Each byte comes soon after the last; the head as a whole does not."""
-    with RawClient(impatient) as client:
-        started = time.monotonic()
-        client.dribble([b"%c" % letter for letter in client.head(2)[:60]], pause_s=0.1)
-        assert time.monotonic() - started < HEADER_TIMEOUT_S + SLACK_S
-        client.read_all()
-        check_refused_or_closed(client, 400, 408)
+@pytest.fixture(scope="module")
+def stalled(impatient_gateway: GatewayProcess) -> dict[str, Stalled]:
+    """Everybody of the two tables above, side by side."""
+    starts = {what: (b"", pieces) for what, pieces in SLOW_HEADS.items()}
+    with ThreadPoolExecutor(2 * (len(SLOW_HEADS) + len(SLOW_BODIES))) as threads:
+        idlers = {what: RawClient(impatient_gateway) for what in [*SLOW_HEADS, *SLOW_BODIES]}
+        starts |= {what: (idlers[what].head(length), pieces) for what, (length, pieces) in SLOW_BODIES.items()}
+
+        def stall(what: str) -> Stalled:
+            client, (start, pieces) = idlers[what], starts[what]
+            with client:
+                client.send(start)
+                started = time.monotonic()
+                writing = threads.submit(client.dribble, pieces, 0.05)
+                with suppress(ConnectionError):
+                    client.read_until(b"}}" if start else b"no mark: until it is closed")
+                seconds = time.monotonic() - started
+                with suppress(OSError):
+                    client.socket.shutdown(socket.SHUT_RDWR)
+                writing.result()
+            return Stalled(client, seconds)
+
+        return dict(zip(idlers, threads.map(stall, idlers), strict=True))
+
+
+@pytest.mark.parametrize("what", SLOW_HEADS)
+def test_slow_head_is_not_waited_for(stalled: dict[str, Stalled], what: str) -> None:
+    assert HEADER_TIMEOUT_S - 0.1 < stalled[what].seconds < HEADER_TIMEOUT_S + SLACK_S
+    check_refused_or_closed(stalled[what].client, 400, 408)
+
+
+@pytest.mark.parametrize("what", SLOW_BODIES)
+def test_slow_body_is_a_408(impatient_gateway: GatewayProcess, stalled: dict[str, Stalled], what: str) -> None:
+    client = stalled[what].client
+    assert BODY_TIMEOUT_S - 0.1 < stalled[what].seconds < BODY_TIMEOUT_S + SLACK_S
+    assert client.status == 408
+    check_refused_or_closed(client, 408)
+    event = impatient_gateway.event_of(client.request_id)
+    assert (event["status"], event["error_code"], event["attempts"]) == (408, "request_timeout", 0)
 
 
 def test_second_head_on_a_connection_is_not_waited_for_either(impatient: GatewayProcess) -> None:
@@ -355,32 +401,6 @@ def test_endless_head_is_cut_off(impatient: GatewayProcess) -> None:
         client.read_all()
         assert time.monotonic() - started < HEADER_TIMEOUT_S + SLACK_S
         check_refused_or_closed(client, 400, 431)
-
-
-SLOW_BODIES: dict[str, tuple[int | None, bytes]] = {
-    # content-length (None: chunked), what comes again and again
-    "declared": (1000, b"x"),
-    "chunked": (None, b"1\r\nx\r\n"),
-    "half a chunk": (None, b"0"),
-}
-
-
-@pytest.mark.parametrize("what", SLOW_BODIES)
-@pytest.mark.parametrize("pieces", [0, 1, 60], ids=["nothing", "a piece", "dribbled"])
-def test_slow_body_is_a_408(impatient: GatewayProcess, upstream: Upstream, what: str, pieces: int) -> None:
-    length, piece = SLOW_BODIES[what]
-    with RawClient(impatient) as client:
-        client.send(client.head(length))
-        started = time.monotonic()
-        with ThreadPoolExecutor(1) as background:
-            background.submit(client.dribble, [piece] * pieces, 0.05)
-            client.read_until(b"}}")
-            assert BODY_TIMEOUT_S - 0.1 < time.monotonic() - started < BODY_TIMEOUT_S + SLACK_S
-            client.leave()
-        check_refused_or_closed(client, 408)
-    event = impatient.event_of(client.request_id)
-    assert (event["status"], event["error_code"], event["attempts"]) == (408, "request_timeout", 0)
-    assert upstream.received == 0
 
 
 @pytest.mark.parametrize("length", [None, 2**30], ids=["chunked", "declared"])

@@ -393,31 +393,68 @@ def test_events_of_a_megabyte_pass(gateway: GatewayProcess, upstream: Upstream, 
 # --- tokens ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("asked", [False, True], ids=["unasked", "asked"])
-@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """A call, and how the upstream is to behave."""
+
+    name: str
+    options: tuple[tuple[str, object], ...]
+    streamed: bool
+    asks_usage: bool = False
+
+
+def ask_all(gateway: GatewayProcess, upstream: Upstream, wishes: list[Wish]) -> dict[Wish, Outcome]:
+    """One after the other, and then all their events at once: an event comes a quarter of a second after its call."""
+    answers = []
+    for wish in wishes:
+        upstream.next(wish.name, **dict(wish.options))
+        request_id = new_request_id()
+        options = {"stream_options": {"include_usage": True}} if wish.asks_usage else {}
+        headers = {"x-request-id": request_id}
+        answers.append((request_id, call(gateway, stream=wish.streamed, headers=headers, **options), 0.0))
+    wait_until(lambda: len(_events_of(gateway, answers)) >= len(answers), 5, "every call is in the books")
+    events = _events_of(gateway, answers)
+    return {
+        wish: Outcome(response, [event for event in events if event["request_id"] == id], [], 0.0)
+        for wish, (id, response, _) in zip(wishes, answers, strict=True)
+    }
+
+
+def usage_wish(usage: str, streamed: bool, asked: bool) -> Wish:
+    return Wish("ok", (("usage", usage), ("cached", 2), ("reasoning", 1)), streamed, asked)
+
+
+USAGES = [
+    usage_wish(usage, streamed, asked)
+    for usage in ("asked", "always", "last", "each", "twice", "never", "null", "wrong")
+    for streamed, asked in ((False, False), (True, False), (True, True))
+]
+
+
+@pytest.fixture(scope="module")
+def usages(gateway_on: Callable[[str], GatewayProcess], upstream_server: Upstream) -> dict[Wish, Outcome]:
+    return ask_all(gateway_on("sqlite"), upstream_server, USAGES)
+
+
+@pytest.mark.parametrize(("streamed", "asked"), [(False, False), (True, False), (True, True)])
 @pytest.mark.parametrize("usage", ["asked", "always", "last", "each", "twice"])
-def test_tokens_are_the_providers(
-    gateway: GatewayProcess, upstream: Upstream, usage: str, streamed: bool, asked: bool
-) -> None:
-    upstream.next("ok", usage=usage, cached=2, reasoning=1)
-    options = {"stream_options": {"include_usage": True}} if asked and streamed else {}
-    response = call(gateway, stream=streamed, **options)
-    assert answer_text(response) == TEXT
-    event = gateway.event_of(response.headers["x-request-id"])
+def test_tokens_are_the_providers(usages: dict[Wish, Outcome], usage: str, streamed: bool, asked: bool) -> None:
+    outcome = usages[usage_wish(usage, streamed, asked)]
+    assert answer_text(outcome.response) == TEXT
+    (event,) = outcome.events
     assert (event["prompt_tokens"], event["completion_tokens"], event["estimated"]) == (3, 5, False)
     assert (event["cached_tokens"], event["reasoning_tokens"]) == (2, 1)
     assert event["cost_nano_usd"] == 3 * 1000 + 5 * 2000
 
 
-@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize(("streamed", "asked"), [(False, False), (True, False), (True, True)])
 @pytest.mark.parametrize("usage", ["never", "null", "wrong"])
 def test_tokens_are_estimated_when_the_provider_does_not_tell(
-    gateway: GatewayProcess, upstream: Upstream, usage: str, streamed: bool
+    usages: dict[Wish, Outcome], usage: str, streamed: bool, asked: bool
 ) -> None:
-    upstream.next("ok", usage=usage)
-    response = call(gateway, stream=streamed)
-    assert answer_text(response) == TEXT
-    event = gateway.event_of(response.headers["x-request-id"])
+    outcome = usages[usage_wish(usage, streamed, asked)]
+    assert answer_text(outcome.response) == TEXT
+    (event,) = outcome.events
     assert event["status"] == 200
     check_estimate(event, TEXT)
 
@@ -425,16 +462,28 @@ def test_tokens_are_estimated_when_the_provider_does_not_tell(
 # --- the provider says no --------------------------------------------------------------------------------------------
 
 
+REFUSALS = (400, 404, 409, 413, 422, 429, 500, 501, 503, 504, 529)
+
+
+def refusal_wish(status: int, streamed: bool) -> Wish:
+    return Wish("error", (("status", status),), streamed)
+
+
+@pytest.fixture(scope="module")
+def refusals(gateway_on: Callable[[str], GatewayProcess], upstream_server: Upstream) -> dict[Wish, Outcome]:
+    wishes = [refusal_wish(status, streamed) for status in REFUSALS for streamed in (False, True)]
+    return ask_all(gateway_on("sqlite"), upstream_server, wishes)
+
+
 @pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
-@pytest.mark.parametrize("status", [400, 404, 409, 413, 422, 429, 500, 501, 503, 504, 529])
+@pytest.mark.parametrize("status", REFUSALS)
 def test_providers_refusal_is_handed_on_as_it_was_sent(
-    gateway: GatewayProcess, upstream: Upstream, status: int, streamed: bool
+    refusals: dict[Wish, Outcome], status: int, streamed: bool
 ) -> None:
-    upstream.next("error", status=status)
+    outcome = refusals[refusal_wish(status, streamed)]
     message, kind, code = ERRORS.get(status, ("The server had an error.", "server_error", None))
-    response = call(gateway, stream=streamed)
-    assert check_error(response, status, kind, code)["message"] == message
-    event = gateway.event_of(response.headers["x-request-id"])
+    assert check_error(outcome.response, status, kind, code)["message"] == message
+    (event,) = outcome.events
     assert (event["status"], event["error_code"], event["cost_nano_usd"]) == (status, code or kind, 0)
 
 
@@ -576,6 +625,18 @@ def test_all_kept_connections_may_die_at_once(gateway: GatewayProcess, upstream:
     answer_text(call(gateway))
     assert upstream.books.dropped > 0
     assert upstream.received == 13
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize("name", ["close-in-head", "bad-header", "bad-status-line", "close-after-head"])
+def test_request_is_not_sent_again_once_an_answer_has_begun(
+    gateway: GatewayProcess, upstream: Upstream, name: str, streamed: bool
+) -> None:
+    """Also on a connection that was kept: whoever says a byte has read the request, and may bill it."""
+    answer_text(call(gateway))
+    upstream.next(name)
+    check_error(call(gateway, stream=streamed), 502, "server_error", "upstream_unavailable")
+    assert upstream.received == 2
 
 
 @pytest.mark.parametrize("name", ["closes-after-answer", "too-long", "until-close", "close-midway", "interim"])
@@ -752,7 +813,7 @@ UNKNOWN_FIELDS: dict[str, Any] = {
     "x_new": {"deep": [1, None, True, 0, -1, [], {}, ""]},
     "x_integers": [2**53 + 1, 2**63, 2**64, 2**70, -(2**70), 10**100],
     "x_floats": [0.1, 1.0, -0.0, 1e-7, 1.7976931348623157e308, 5e-324, 123456789.123456789],
-    "x_texts": ["ü", "😀", "\u2028", "\u0000", "a\u0301", "\ufeff", "</script>", '"\\/'],
+    "x_texts": ["ü", "😀", "\u2028", "\u0000", "\ud83d", "a\u0301", "\ufeff", "</script>", '"\\/'],
     "x_names": {"": 1, "a b": 2, "ü": 3, "__proto__": 4},
 }
 
@@ -836,6 +897,68 @@ def test_core_of_the_table_on_every_backend(every_gateway: GatewayProcess, upstr
         else:
             assert event["error_code"] == expected.code
             check_estimate(event, MIDWAY)
+
+
+# --- every dialect, every endpoint -----------------------------------------------------------------------------------
+
+MIDWAYS = ("close-midway", "close-mid-event", "reset-midway", "end-midway", "hang-midway")
+FAILURES = (
+    "close-before-head",
+    "close-after-head",
+    "empty",
+    "garbage",
+    "redirect",
+    "gzip-lie",
+    "bad-status-line",
+    "html",
+)
+
+
+@pytest.mark.parametrize("model", ["azure-test", "claude-test"])
+def test_other_dialects_are_safe_too(gateway: GatewayProcess, upstream: Upstream, model: str) -> None:
+    for name in ("ok", "utf8", "byte-by-byte", "gzip", "crlf", "comments", "interim"):
+        for streamed in (False, True):
+            upstream.next(name)
+            text = UTF8_TEXT if name in ("utf8", "byte-by-byte") else TEXT
+            assert answer_text(call(gateway, model, stream=streamed)) == text, name
+    for name in FAILURES:
+        upstream.next(name)
+        response = call(gateway, model)
+        assert (response.status_code, response.json()["error"]["type"]) == (502, "server_error"), name
+    for name in (*MIDWAYS, "error-midway"):
+        upstream.next(name)
+        request_id = new_request_id()
+        response = call(gateway, model, stream=True, headers={"x-request-id": request_id})
+        stream = Stream.of(response)
+        assert (stream.text, stream.done, "error" in stream.events[-1]) == (MIDWAY, False, True), name
+        event = gateway.event_of(request_id)
+        assert event["status"] >= 500
+        # Anthropic tells the tokens of the prompt at the beginning; what was made is known at the end only.
+        assert event["estimated"]
+        assert event["prompt_tokens"] > 0
+        assert 1 <= event["completion_tokens"] <= len(MIDWAY)
+
+
+def test_other_endpoints_are_safe_too(gateway: GatewayProcess, upstream: Upstream) -> None:
+    asked: dict[str, dict[str, Any]] = {
+        "completions": {"model": "gpt-test", "prompt": "one two three"},
+        "embeddings": {"model": "embedding-test", "input": "one two three"},
+    }
+    for endpoint, fields in asked.items():
+        for name in (*FAILURES, "error-in-200", "json"):
+            upstream.next(name)
+            response = call(gateway, endpoint=endpoint, **fields)
+            assert (response.status_code, response.json()["error"]["type"]) == (502, "server_error"), name
+    for name in MIDWAYS:
+        upstream.next(name)
+        stream = Stream.of(call(gateway, endpoint="completions", stream=True, **asked["completions"]))
+        assert (stream.text, stream.done, "error" in stream.events[-1]) == (MIDWAY, False, True), name
+    upstream.next("ok", usage="never")
+    response = call(gateway, endpoint="embeddings", **asked["embeddings"])
+    assert response.status_code == 200
+    event = gateway.event_of(response.headers["x-request-id"])
+    assert (event["estimated"], event["completion_tokens"]) == (True, 0)
+    assert event["prompt_tokens"] > 0
 
 
 # --- the gateway as its own provider ---------------------------------------------------------------------------------
