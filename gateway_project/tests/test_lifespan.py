@@ -232,6 +232,7 @@ async def test_with_redis_several_processes_run_side_by_side(key: str, settings:
 # --- as real processes -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_second_server_in_the_same_folder_does_not_start(gateway: GatewayProcess) -> None:
     second = GatewayProcess(gateway.folder)
     try:
@@ -244,6 +245,7 @@ def test_second_server_in_the_same_folder_does_not_start(gateway: GatewayProcess
     assert gateway.http.get("/readyz").status_code == 200
 
 
+@pytest.mark.slow
 def test_second_server_at_the_same_postgresql_does_not_start(gateway_on: Any, tmp_path: Path) -> None:
     first = gateway_on("postgres")
     second = GatewayProcess(tmp_path / "second", database_url=first.database_url, env={"GATEHOUSE_LOCAL": "true"})
@@ -255,6 +257,7 @@ def test_second_server_at_the_same_postgresql_does_not_start(gateway_on: Any, tm
     assert first.http.get("/readyz").status_code == 200
 
 
+@pytest.mark.slow
 def test_several_workers_without_redis_do_not_start(gateway_on: Any, tmp_path: Path) -> None:
     process = GatewayProcess(tmp_path / "workers", database_url=gateway_on("postgres").database_url)
     command = [sys.executable, "-m", "gunicorn", "gateway_project.asgi:application", "-c", "gunicorn.conf.py"]
