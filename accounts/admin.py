@@ -31,9 +31,18 @@ from unfold.views import ChangeList
 
 from accounts import catalogue, services
 from accounts.admin_pages import LIVE, LiveSoon, change_url, confirm
-from accounts.forms import ApiKeyForm, NewApiKeyForm, RotateForm, SearchableSelectMultiple, TeamForm, models_field
+from accounts.forms import (
+    ApiKeyForm,
+    NewApiKeyForm,
+    RotateForm,
+    SearchableSelectMultiple,
+    TeamForm,
+    models_field,
+    searchable,
+)
 from accounts.models import ApiKey, Membership, Team, User
 
+KEPT = "{} can be {}, but not deleted, so that its usage stays explained."
 STATE_COLORS = {
     "active": "success",
     "rotating": "info",
@@ -43,6 +52,26 @@ STATE_COLORS = {
     "owner left team": "warning",
     "revoked": "danger",
 }
+
+
+class KeptWithUsedKeys:
+    """Of those who own keys: they are not deleted once a key was used, and never several at once."""
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        allowed = bool(super().has_delete_permission(request, obj))  # type: ignore[misc]
+        return allowed and (obj is None or not self._has_used_keys(obj))
+
+    def get_actions(self, request: HttpRequest) -> dict[str, Any]:
+        actions: dict[str, Any] = super().get_actions(request)  # type: ignore[misc]
+        actions.pop("delete_selected", None)
+        return actions
+
+    @staticmethod
+    def _has_used_keys(owner: Any) -> bool:
+        """Asked several times for each page."""
+        if not hasattr(owner, "has_used_keys"):
+            owner.has_used_keys = owner.api_keys.filter(last_used_at__isnull=False).exists()
+        return bool(owner.has_used_keys)
 
 
 class KeyStateFilter(DropdownFilter):
@@ -115,7 +144,10 @@ class ApiKeyAdmin(LiveSoon, ModelAdmin):
         return (
             (None, {"fields": (*belongs, "expires_at")}),
             ("What it may do", {"fields": may}),
-            ("What is known of it", {"fields": facts}),
+            (
+                "What is known of it",
+                {"fields": facts, "description": KEPT.format("An API key that was ever used", "revoked")},
+            ),
         )
 
     def get_readonly_fields(self, request: HttpRequest, obj: ApiKey | None = None) -> tuple[str, ...]:
@@ -392,7 +424,7 @@ class MembersInline(TabularInline):
 
 
 @admin.register(Team)
-class TeamAdmin(LiveSoon, ModelAdmin):
+class TeamAdmin(LiveSoon, KeptWithUsedKeys, ModelAdmin):
     empty_hint = "A team shares models and a cost centre. Everybody also has a personal team, which is not listed here."
     form = TeamForm
     inlines = (MembersInline,)
@@ -409,7 +441,8 @@ class TeamAdmin(LiveSoon, ModelAdmin):
 
     def get_fieldsets(self, request: HttpRequest, obj: Team | None = None) -> Any:
         models = "models_allowed" if self._may_edit(request, obj) else "models_text"
-        facts = () if obj is None else ((None, {"fields": ("state", "created_at")}),)
+        kept = KEPT.format("A team whose keys were ever used", "disabled")
+        facts = () if obj is None else (("State", {"fields": ("state", "created_at"), "description": kept}),)
         return ((None, {"fields": ("name", "cost_center", models)}), *facts)
 
     def _may_edit(self, request: HttpRequest, team: Team | None) -> bool:
@@ -532,7 +565,7 @@ class UserForm(UserChangeForm):
 
 
 @admin.register(User)
-class UserAdmin(LiveSoon, BaseUserAdmin, ModelAdmin):
+class UserAdmin(LiveSoon, KeptWithUsedKeys, BaseUserAdmin, ModelAdmin):
     empty_hint = "People own keys and are in teams. Only those with the staff status can sign in here."
     form = UserForm
     add_form = UserCreationForm
@@ -547,12 +580,26 @@ class UserAdmin(LiveSoon, BaseUserAdmin, ModelAdmin):
         ("Person", {"fields": ("first_name", "last_name", "email")}),
         ("What they may call", {"fields": ("models_allowed",)}),
         ("What they may do in this admin", {"fields": ("is_staff", "is_superuser", "groups", "user_permissions")}),
-        ("Dates", {"fields": ("last_login", "date_joined")}),
+        (
+            "Dates",
+            {
+                "fields": ("last_login", "date_joined"),
+                "description": KEPT.format("A person whose keys were ever used", "made inactive"),
+            },
+        ),
     )
     readonly_fields = ("last_login", "date_joined", "models_text")
     filter_horizontal = ()
     # Whoever may set these may give themselves every right there is.
     for_superusers = ("is_staff", "is_superuser", "groups", "user_permissions")
+
+    def get_form(self, request: HttpRequest, obj: User | None = None, change: bool = False, **kwargs: Any) -> Any:
+        kwargs["help_texts"] = {
+            "is_active": "Who is not active cannot sign in, and their keys are refused within about a second.",
+            "is_staff": "May sign in to this admin. What they may do here: groups and permissions.",
+            "is_superuser": "May do everything here, without being given the right to.",
+        }
+        return super().get_form(request, obj, change=change, **kwargs)
 
     def get_fieldsets(self, request: HttpRequest, obj: User | None = None) -> Any:
         fieldsets = super().get_fieldsets(request, obj)
@@ -567,7 +614,8 @@ class UserAdmin(LiveSoon, BaseUserAdmin, ModelAdmin):
         return (*self.readonly_fields, *(() if request.user.is_superuser else self.for_superusers))
 
     def formfield_for_manytomany(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
-        return super().formfield_for_manytomany(db_field, request, widget=SearchableSelectMultiple(), **kwargs)
+        field = super().formfield_for_manytomany(db_field, request, widget=SearchableSelectMultiple(), **kwargs)
+        return searchable(field, db_field.help_text)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[User]:
         return super().get_queryset(request).prefetch_related("teams")
@@ -608,8 +656,13 @@ class GroupAdmin(BaseGroupAdmin, ModelAdmin):
     empty_hint = "A group holds rights in this admin, such as looking at usage or making keys; people are put into it."
     filter_horizontal = ()
 
+    def get_form(self, request: HttpRequest, obj: Group | None = None, change: bool = False, **kwargs: Any) -> Any:
+        kwargs["help_texts"] = {"name": "The job, such as support or finance."}
+        return super().get_form(request, obj, change, **kwargs)
+
     def formfield_for_manytomany(self, db_field: Any, request: HttpRequest | None = None, **kwargs: Any) -> Any:
-        return super().formfield_for_manytomany(db_field, request, widget=SearchableSelectMultiple(), **kwargs)
+        field = super().formfield_for_manytomany(db_field, request, widget=SearchableSelectMultiple(), **kwargs)
+        return searchable(field, "What people of this group may do in this admin. To look at something: its “view”.")
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return bool(request.user.is_superuser)

@@ -36,9 +36,19 @@ class SearchableSelectMultiple(UnfoldAdminSelect2MultipleWidget):
     fields it would ask too, and find nothing.
     """
 
+    css_class = "unfold-admin-autocomplete"
+
     def __init__(self) -> None:
         super().__init__()
-        self.attrs["class"] = "unfold-admin-autocomplete"
+        self.attrs["class"] = self.css_class
+
+
+def searchable(field: Any, help_text: str) -> Any:
+    """For formfield_for_manytomany, after the theme has set its own class and Django its advice to hold down keys."""
+    if field is not None:
+        field.widget.attrs["class"] = SearchableSelectMultiple.css_class
+        field.help_text = help_text
+    return field
 
 
 class AllowListField(forms.MultiValueField):

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from django import forms
 from django.core.exceptions import ValidationError
+from django.utils.html import escape
 from unfold.widgets import (
     UnfoldAdminPasswordWidget,
     UnfoldAdminSelectWidget,
@@ -112,6 +113,7 @@ class ProviderForm(forms.ModelForm):
             self.fields[
                 "new_extra_headers"
             ].help_text = "Sent with every call, one “Name: value” a line. Kept encrypted and never shown again."
+        show_round_numbers(self)
         # admin/gatehouse.js shows the chosen kind's address as the placeholder.
         defaults = {kind: presets.default_base_url(kind) for kind, _ in presets.kinds()}
         self.fields["kind"].widget.attrs["data-base-urls"] = json.dumps(defaults)
@@ -126,7 +128,7 @@ class ProviderForm(forms.ModelForm):
             credential.help_text = "None is stored. Kept encrypted and never shown again."
             del self.fields["remove_credential"]
         if self.instance.extra_headers:
-            names = ", ".join(header_names(self.instance))
+            names = escape(", ".join(header_names(self.instance)))
             headers.help_text = f"Stored: {names}. Leave empty to keep them; what you enter replaces them all."
         else:
             headers.help_text = "None are stored. One “Name: value” a line. Kept encrypted and never shown again."
@@ -228,6 +230,13 @@ class ProviderForm(forms.ModelForm):
         return secrets
 
 
+def show_round_numbers(form: forms.ModelForm) -> None:
+    """Begin with 300 seconds, not 300.0."""
+    for name, value in form.initial.items():
+        if isinstance(value, float) and value.is_integer():
+            form.initial[name] = int(value)
+
+
 def effective_url(base_url: str, kind: str) -> str:
     """The address in use: the one entered, else the kind's usual one; "" when there is none."""
     try:
@@ -290,6 +299,10 @@ class ModelForm(forms.ModelForm):
             "time_budget_s",
             "enabled",
         )
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        show_round_numbers(self)
 
     def clean(self) -> dict[str, Any]:
         cleaned: dict[str, Any] = super().clean() or self.cleaned_data

@@ -250,6 +250,13 @@ def test_team_with_used_keys_cannot_be_deleted_either(admin_client: Client, key:
     assert ApiKey.objects.exists()
 
 
+def test_delete_is_offered_only_while_nothing_was_used(admin_client: Client, key: ApiKey) -> None:
+    rows = (key, key.team, key.user)
+    assert all(page_of(row, "delete") in admin_client.get(page_of(row)).content.decode() for row in rows)
+    ApiKey.objects.update(last_used_at=timezone.now())
+    assert not any(page_of(row, "delete") in admin_client.get(page_of(row)).content.decode() for row in rows)
+
+
 def test_rotating_and_revoking_need_the_right_to_change(client: Client, key: ApiKey) -> None:
     somebody = staff(client, "accounts.view_apikey")
     for page in ("rotate", "revoke", "enable"):

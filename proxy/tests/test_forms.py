@@ -89,6 +89,12 @@ def test_form_says_what_is_stored_and_shows_none_of_it() -> None:
         assert secret not in page
 
 
+def test_name_of_a_header_is_shown_as_text() -> None:
+    provider = stored()
+    provider.set_extra_headers({"<script>": "x"})
+    assert "<script>" not in str(provider_form(SUPERUSER, provider)["new_extra_headers"].help_text)
+
+
 @pytest.mark.parametrize("headers", ["no colon", "Bad Name: x", "X: línea", "Host: x", "content-length: 3", ": x"])
 def test_header_that_cannot_be_sent_is_refused(headers: str) -> None:
     assert "new_extra_headers" in provider_form(SUPERUSER, new_extra_headers=headers).errors
