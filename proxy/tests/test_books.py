@@ -10,6 +10,7 @@ import orjson
 import pytest
 
 from accounts.authentication import Principal
+from policies.types import Exchange
 from proxy import books
 from proxy.call import Call, Header
 from proxy.errors import ClientLeft, GatewayError, InvalidRequest, LedgerUnavailable, ProviderError
@@ -31,7 +32,7 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
     journal.close()
 
 
-TOO_MANY = ",".join(f"t{number}=x" for number in range(books.MAX_TAGS))
+TWENTY = ",".join(f"t{number}=x" for number in range(20))
 
 
 def written(journal: Journal) -> list[dict[str, Any]]:
@@ -102,8 +103,9 @@ async def test_what_a_client_writes_is_cut_to_what_the_database_takes() -> None:
     found = facts(*((name, b"\xe9" * 5000) for name in names))
     assert [len(found[name]) for name in ("user_agent", "organization", "trace_id")] == [200, 100, 100]
     books.add_exchange(found, chat(model="m" * 500, user="u" * 500))
-    assert len(found["end_user"]) == 128
-    assert len(found["model"]) <= 200
+    assert (len(found["end_user"]), len(found["model"])) == (128, len("public-model"))
+    books.add_exchange(found, Exchange("chat/completions", {}, model="m" * 500))
+    assert len(found["model"]) == 200
 
 
 async def test_principal_and_exchange_are_added() -> None:
@@ -130,7 +132,7 @@ async def test_principal_and_exchange_are_added() -> None:
         ("a=1,a=2", {"a": "2"}),
         ("a=é", {"a": "é"}),
         ("x" * 64 + "=" + "y" * 128, {"x" * 64: "y" * 128}),
-        (",".join(f"t{number}=x" for number in range(20)), {f"t{number}": "x" for number in range(20)}),
+        (TWENTY, {f"t{number}": "x" for number in range(20)}),
     ],
     ids=lambda value: str(value)[:30],
 )
@@ -140,7 +142,7 @@ def test_tags_are_pairs_of_name_and_value(header: str, tags: dict[str, str]) -> 
 
 @pytest.mark.parametrize(
     "header",
-    ["a", "a,b=c", "=b", " =b", "a=\x01", "\x7f=a", "x" * 65 + "=y", "x=" + "y" * 129, "a=b," + TOO_MANY],
+    ["a", "a,b=c", "=b", " =b", "a=\x01", "\x7f=a", "x" * 65 + "=y", "x=" + "y" * 129, "a=b," + TWENTY],
     ids=lambda value: repr(value)[:30],
 )
 def test_other_tags_are_refused(header: str) -> None:
@@ -159,6 +161,7 @@ async def test_call_is_written_down_as_it_would_stand_if_the_gateway_died(journa
     assert (record["id"], record["provider"], record["upstream_model"]) == (call.id, "here", "gpt-4o-mini-2024")
     assert (record["status"], record["error_code"], record["estimated"]) == (0, "gateway_died", True)
     assert (record["prompt_tokens"], record["completion_tokens"], record["cost_nano_usd"]) == (12, 0, 12_000)
+    assert record["attempts"] == 1
 
 
 async def test_second_attempt_is_not_opened_again(journal: Journal) -> None:
@@ -228,6 +231,11 @@ async def test_error_in_a_stream_that_has_begun_is_the_events_error(journal: Jou
     error = ProviderError(500, {"message": "x", "type": "server_error", "param": None, "code": "overloaded"}, {})
     record = await settled(journal, call, error)
     assert (record["status"], record["error_code"]) == (500, "overloaded")
+
+
+async def test_code_that_a_provider_made_up_is_cut_to_what_the_database_takes(journal: Journal) -> None:
+    error = ProviderError(400, {"message": "x", "type": "t", "param": None, "code": "c" * 500}, {})
+    assert (await settled(journal, call_with(), error))["error_code"] == "c" * 64
 
 
 async def test_refused_call_that_cannot_be_written_down_stays_refused(
