@@ -27,6 +27,9 @@ AZURE_PATH = re.compile(
     r"/(?:openai|openai/v1|openai/deployments/.+?|v1/deployments/.+?)/(chat/completions|completions|embeddings|models)"
 )
 MODEL_PREFIXES = ("/v1/models/", "/models/", "/openai/models/", "/openai/v1/models/")
+# "203.0.113.5:50123", "[2001:db8::1]:443", "[2001:db8::1]"
+FORWARDED_HOST = re.compile(r"([0-9.]+):\d+|\[([0-9A-Fa-f:.]+)\](?::\d+)?")
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 SLASHES = re.compile(r"/{2,}")
 # Calls without a valid key are anybody's: beyond so many a second they are answered and counted, but not written down.
 ANONYMOUS_EVENTS_PER_S = 20.0
@@ -176,24 +179,33 @@ class Door:
     def _client_ip(self, call: Call) -> str:
         """The caller's address: the last one in x-forwarded-for that no trusted proxy has."""
         client = call.scope.get("client")
-        peer: str = client[0] if client else ""
+        peer = read_address(client[0]) if client else None
+        if peer is None:
+            return ""
         if not self._trusted or not self._is_trusted(peer):
-            return peer
+            return str(peer)
         for hop in reversed(call.header(b"x-forwarded-for").split(",")):
-            address = hop.strip()
-            if not _is_address(address):
+            address = read_address(hop.strip())
+            if address is None:
                 break
             peer = address
-            if not self._is_trusted(address):
+            if not self._is_trusted(peer):
                 break
-        return peer[:45]
+        return str(peer)
 
-    def _find_trusted(self, address: str) -> bool:
-        try:
-            ip = ipaddress.ip_address(address)
-        except ValueError:
-            return False
-        return any(ip in network for network in self._trusted)
+    def _find_trusted(self, address: Address) -> bool:
+        return any(address in network for network in self._trusted)
+
+
+@lru_cache(maxsize=4096)
+def read_address(text: str) -> Address | None:
+    """An IP address as a socket or a proxy writes it: with a port, or IPv4 in the clothes of IPv6, perhaps."""
+    host = FORWARDED_HOST.fullmatch(text)
+    try:
+        address = ipaddress.ip_address(host[1] or host[2] if host else text)
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
 
 
 def normalise(path: str) -> str:
@@ -241,11 +253,3 @@ def _interruption(call: Call) -> GatewayError:
 
 def _give_up() -> GatewayError:
     return errors.ClientLeft("The client did not read its answer.")
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True

@@ -116,7 +116,7 @@ class AiohttpUpstream:
                 raise Broken("what came is not HTTP") from error
             if is_reused:
                 self._drop_idle(connector, address)
-            raise Broken("no answer came", unanswered=is_reused) from error
+            raise Broken("no answer came", unanswered=is_reused and not protocol.heard) from error
         except BaseException:
             connection.close()
             raise
@@ -154,6 +154,7 @@ class AiohttpUpstream:
             max_field_size=MAX_LINE,
             max_headers=MAX_HEADERS,
         )
+        protocol.heard = False
         transport = protocol.transport
         if transport is None or transport.is_closing():
             raise ConnectionResetError("the connection is closed")
@@ -249,7 +250,14 @@ class _Inflated:
 
 
 class _Handler(ResponseHandler):
-    """aiohttp's, but an answer that stops being HTTP in its middle breaks off at once, not when it times out."""
+    """aiohttp's, but an answer that stops being HTTP in its middle breaks off at once, not when it times out; and it
+    knows whether anything came since the last request: `heard`."""
+
+    heard = False
+
+    def data_received(self, data: bytes) -> None:
+        self.heard = True
+        super().data_received(data)
 
     def set_exception(self, exc: BaseException, *cause: BaseException) -> None:
         content = self._payload
