@@ -39,6 +39,8 @@ from proxy.snapshot import ModelEntry
 logger = logging.getLogger(__name__)
 
 BEARER = b"Bearer "
+# With less of the time budget left a provider would be asked, and would bill, for an answer that nobody waits for.
+LEAST_TRY_S = 0.05
 
 decode_json = msgspec.json.Decoder().decode
 
@@ -186,7 +188,7 @@ async def _try_routes(gateway: Gateway, call: Call, exchange: Exchange, model: M
     )
     for candidate in router.candidates(model, exchange.endpoint):
         left_s = model.time_budget_s - call.elapsed_us() / 1e6
-        if left_s <= 0:
+        if left_s < LEAST_TRY_S:
             failed = failed or UpstreamTimeout("No provider answered in time. Try again.")
             break
         attempt = Attempt(gateway, call, exchange, candidate, own_key, prompt_tokens, left_s)
