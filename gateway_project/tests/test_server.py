@@ -64,6 +64,13 @@ class Application:
         if not self.left.is_set():
             await self._reply(send, b'{"path":"/wait"}')
 
+    async def stream(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        """An answer in pieces, of which nobody knows how many will come."""
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
+        for piece in (b"data: a\n\n", b"data: b\n\n"):
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
     async def cut(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         """Begins an answer, then cuts the connection."""
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"100")]})
@@ -196,6 +203,22 @@ async def test_http_1_0_is_answered_and_closed(client: Client) -> None:
     await client.send(b"GET /plain HTTP/1.0\r\n\r\n")
     assert (await client.answer())[0] == 200
     assert await client.rest() == b""
+
+
+@pytest.mark.parametrize("connection", [b"", b"connection: keep-alive\r\n"])
+async def test_stream_over_http_1_0_ends_with_the_connection(client: Client, connection: bytes) -> None:
+    await client.send(b"GET /stream HTTP/1.0\r\n" + connection + b"\r\n")
+    head, _, body = (await client.rest()).partition(b"\r\n\r\n")
+    assert body == b"data: a\n\ndata: b\n\n"
+    assert b"chunked" not in head
+
+
+async def test_stream_over_http_1_1_comes_in_chunks_and_the_connection_is_kept(client: Client) -> None:
+    await client.send(GET.replace(b"/plain", b"/stream") + GET)
+    async with asyncio.timeout(5):
+        received = await client._reader.readuntil(b"0\r\n\r\n")
+    assert received.endswith(b"9\r\ndata: a\n\n\r\n9\r\ndata: b\n\n\r\n0\r\n\r\n")
+    assert (await client.answer())[0] == 200
 
 
 async def test_client_that_leaves_is_noticed(client: Client, application: Application) -> None:
@@ -421,12 +444,22 @@ async def test_what_follows_the_last_chunk_is_no_header(client: Client) -> None:
     assert (await client.answer())[0] == 200
 
 
-async def test_what_follows_the_last_chunk_does_not_fill_the_memory(client: Client, application: Application) -> None:
-    await client.send(POST + CHUNKED)
+ENDLESS_TRAILERS = {
+    "many": (b"", b"a:b\r\n" * 1000),
+    "one value": (b"x: ", b"y" * 5000),
+    "one name": (b"", b"x" * 5000),
+}
+
+
+@pytest.mark.parametrize(("begin", "more"), ENDLESS_TRAILERS.values(), ids=ENDLESS_TRAILERS)
+async def test_what_follows_the_last_chunk_does_not_fill_the_memory(
+    client: Client, application: Application, begin: bytes, more: bytes
+) -> None:
+    await client.send(POST + CHUNKED + begin)
     sent = 0
     with pytest.raises(ConnectionError):
-        for _ in range(200):
-            await client.send(b"a:b\r\n" * 1000)
+        for _ in range(400):
+            await client.send(more)
             sent += 5000
             await asyncio.sleep(0)
     assert sent < 500_000

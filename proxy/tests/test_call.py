@@ -217,6 +217,27 @@ async def test_body_that_never_ends_is_not_read_for_ever() -> None:
     assert client.sent[-1] == {"type": "http.response.body", "body": b"", "more_body": False}
 
 
+async def test_rest_of_a_body_is_waited_for_no_longer_than_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(call_module, "LINGER_S", 30)
+    for last in (part(b""), LEFT):
+        client = Client(part(b"x", more=True), last)
+        async with asyncio.timeout(2):
+            await client.call((b"transfer-encoding", b"chunked")).reply(413, list(HEADERS), b"{}")
+        assert client.taken == 2
+
+
+async def test_body_that_came_too_late_is_not_waited_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(call_module, "LINGER_S", 30)
+    client = Client(part(b"x", more=True))
+    call = client.call((b"content-length", b"100"))
+    with pytest.raises(BodyTooSlow):
+        await call.read_body(1000, 0.02)
+    async with asyncio.timeout(2):
+        await call.reply(408, list(HEADERS), b"{}")
+    assert client.reply_headers[b"connection"] == b"close"
+    call.end()
+
+
 async def test_reply_after_the_body_was_read_keeps_the_connection() -> None:
     client = Client(part(b"abc"))
     call = client.call((b"transfer-encoding", b"chunked"))
@@ -287,6 +308,17 @@ async def test_call_that_is_over_is_not_interrupted() -> None:
     call.interrupt(late())
     await asyncio.sleep(0.05)
     assert not call.client_gone
+
+
+async def test_call_that_is_over_leaves_nothing_behind() -> None:
+    before = asyncio.all_tasks()
+    client = Client()
+    call = await waiting_call(client)
+    await asyncio.sleep(0.05)
+    assert asyncio.all_tasks() > before, "somebody watches for the client"
+    call.end()
+    await asyncio.sleep(0)
+    assert asyncio.all_tasks() == before
 
 
 async def test_first_interruption_counts() -> None:

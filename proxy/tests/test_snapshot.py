@@ -10,6 +10,9 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from django.db import OperationalError, connection
 from django.test.utils import CaptureQueriesContext
 
@@ -179,6 +182,12 @@ def test_no_secret_is_in_a_problem_or_in_what_is_printed() -> None:
     assert "sk-secret" not in str(built.problems)
 
 
+@pytest.mark.parametrize("url", ["https://93.184.215.14/v1", "https://[2606:2800:21f:cb07:6820:80da:af6b:8b2c]/v1"])
+def test_public_address_is_as_good_as_a_name(url: str) -> None:
+    model("m", provider(base_url=url))
+    assert targets(build(), "m") == [["here"]]
+
+
 def test_private_address_is_used_where_it_is_switched_on() -> None:
     model("llama", provider("ollama", base_url="http://127.0.0.1:11434/v1", private_network=True))
     assert targets(build(), "llama") == [["ollama"]]
@@ -195,6 +204,23 @@ def test_tls_is_verified_unless_switched_off() -> None:
     assert usual is True
     assert isinstance(trusting, ssl.SSLContext)
     assert (trusting.verify_mode, trusting.check_hostname) == (ssl.CERT_NONE, False)
+
+
+def test_own_authority_is_verified_too() -> None:
+    context = snapshot.ssl_context(True, _certificate())
+    assert isinstance(context, ssl.SSLContext)
+    assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
+    assert len(context.get_ca_certs()) == 1, "our own authority and nobody else's"
+
+
+def _certificate() -> str:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "our own authority")])
+    now = datetime.now(UTC)
+    built = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now, now + timedelta(1))
+    authority = x509.BasicConstraints(ca=True, path_length=None)
+    signed = built.add_extension(authority, critical=True).sign(key, hashes.SHA256())
+    return signed.public_bytes(serialization.Encoding.PEM).decode()
 
 
 # --- prices ----------------------------------------------------------------------------------------------------------

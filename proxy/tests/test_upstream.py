@@ -457,6 +457,16 @@ async def test_certificate_is_accepted_where_the_provider_says_so(
         reply.close()
 
 
+async def test_certificate_of_another_host_is_refused(
+    client: AiohttpUpstream, certificate: tuple[bytes, bytes], tmp_path: Any
+) -> None:
+    tls = ssl_context(True, certificate[0].decode())
+    async with tls_provider(certificate, tmp_path) as url:
+        request = UpstreamRequest(f"{url}/v1/models".replace("127.0.0.1", "localhost"), {}, b"", method="GET")
+        with pytest.raises(ConnectFailed, match="certificate"):
+            await client.send(request, target(ssl=tls))
+
+
 async def test_plain_http_at_an_https_port_is_no_provider(client: AiohttpUpstream, upstream: Upstream) -> None:
     url = upstream.url.replace("http://", "https://")
     with pytest.raises(ConnectFailed):
