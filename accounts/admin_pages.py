@@ -15,6 +15,7 @@ from django.urls import reverse
 from django.utils.html import format_html
 from unfold.admin import ModelAdmin
 
+KEPT = "{} can be {}, but not deleted, so that its usage stays explained."
 LIVE = "It is live in about a second."
 
 
@@ -58,3 +59,10 @@ def confirm(
 
 def change_url(instance: Model) -> str:
     return reverse(f"admin:{instance._meta.app_label}_{instance._meta.model_name}_change", args=[quote(instance.pk)])
+
+
+def allowed_text(names: list[str] | None, everything: str) -> str:
+    return everything if names is None else ", ".join(names) or "None"
+
+
+# --- teams ----------------------------------------------------------------------------------------------------------
