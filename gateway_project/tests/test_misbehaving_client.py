@@ -143,8 +143,7 @@ def check_ran_on_detached(client: RawClient, upstream: Upstream) -> None:
     assert event["cost_nano_usd"] == 3 * 1000 + 5 * 2000
 
 
-@pytest.mark.parametrize("how", ["fin", "rst"])
-@pytest.mark.parametrize("name", ["slow-first-byte", "slow-first-event"])
+@pytest.mark.parametrize(("name", "how"), [("slow-first-byte", "rst"), ("slow-first-event", "fin")])
 def test_whole_answer_runs_on_without_its_client_and_bills_what_it_cost(
     impatient: GatewayProcess, upstream: Upstream, name: str, how: str
 ) -> None:

@@ -535,8 +535,13 @@ def check_answered_by_backup(gateway: GatewayProcess, upstream: Upstream, respon
     assert upstream.last.header("authorization") == f"Bearer {cast.BACKUP_KEY}"
 
 
-@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
-@pytest.mark.parametrize("name", ["500", "429", "hang", "close-before-head", "error-in-200", "nowhere"])
+@pytest.mark.parametrize(
+    ("name", "streamed"),
+    [
+        *itertools.product(("500", "429", "close-before-head", "error-in-200", "nowhere"), (False, True)),
+        ("hang", True),
+    ],
+)
 def test_next_route_answers_before_the_first_token(
     gateway: GatewayProcess, upstream: Upstream, name: str, streamed: bool
 ) -> None:
@@ -676,7 +681,6 @@ def peak_memory(gateway: GatewayProcess) -> Iterator[Callable[[], int]]:
         ("huge-body", False),
         ("huge-body", True),
         ("gzip-bomb", False),
-        ("gzip-bomb", True),
         ("long-line", True),
         ("endless-line", True),
     ],
@@ -879,16 +883,20 @@ def test_name_that_comes_twice_means_one_thing_to_us_and_the_provider(
 
 # --- every backend ---------------------------------------------------------------------------------------------------
 
-CORE = ("ok", "hang-midway", "close-midway", "error-midway", "close-before-head", "garbage", "redirect", "html", "cr")
+CORE = ("ok", "close-midway", "error-midway", "close-before-head", "error-in-200", "redirect", "html", "error", "cr")
 
 
-def test_core_of_the_table_on_every_backend(every_gateway: GatewayProcess, upstream: Upstream) -> None:
-    asked = [(name, streamed) for name in CORE for streamed in (False, True) if name in TABLE]
+@pytest.mark.parametrize("backend", ["postgres", "postgres+redis"])
+def test_core_of_the_table_on_other_backends(
+    gateway_on: Callable[[str], GatewayProcess], upstream: Upstream, backend: str
+) -> None:
+    gateway = gateway_on(backend)
+    asked = list(itertools.product(CORE, (False, True)))
     with ThreadPoolExecutor(8) as threads:
-        answers = list(threads.map(lambda wish: _ask(every_gateway, *wish), asked))
+        answers = list(threads.map(lambda wish: _ask(gateway, *wish), asked))
     for (name, streamed), (request_id, response, _) in zip(asked, answers, strict=True):
         expected = TABLE[name][streamed]
-        event = every_gateway.event_of(request_id)
+        event = gateway.event_of(request_id)
         if isinstance(expected, Failed):
             check_error(response, expected.status, expected.type, expected.code)
             assert (event["status"], event["cost_nano_usd"]) == (expected.status, 0)
@@ -902,7 +910,7 @@ def test_core_of_the_table_on_every_backend(every_gateway: GatewayProcess, upstr
 
 # --- every dialect, every endpoint -----------------------------------------------------------------------------------
 
-MIDWAYS = ("close-midway", "close-mid-event", "reset-midway", "end-midway", "hang-midway")
+MIDWAYS = ("close-midway", "close-mid-event", "reset-midway", "end-midway")
 FAILURES = ("close-after-head", "empty", "garbage", "redirect", "gzip-lie", "bad-status-line", "html")
 
 
@@ -918,13 +926,13 @@ def test_other_dialects_are_safe_too(gateway: GatewayProcess, upstream: Upstream
         response = call(gateway, model)
         assert response.status_code == 502, (name, response.text)
         assert response.json()["error"]["type"] == "server_error"
+    ids = []
     for name in (*MIDWAYS, "error-midway"):
         upstream.next(name)
-        request_id = new_request_id()
-        response = call(gateway, model, stream=True, headers={"x-request-id": request_id})
-        stream = Stream.of(response)
+        ids.append(new_request_id())
+        stream = Stream.of(call(gateway, model, stream=True, headers={"x-request-id": ids[-1]}))
         assert (stream.text, stream.done, "error" in stream.events[-1]) == (MIDWAY, False, True), name
-        event = gateway.event_of(request_id)
+    for event in map(gateway.event_of, ids):
         assert event["status"] >= 500
         # Anthropic tells the tokens of the prompt at the beginning; what was made is known at the end only.
         assert event["estimated"]
