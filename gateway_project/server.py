@@ -57,22 +57,17 @@ class Trailers(list[tuple[bytes, bytes]]):
     """Takes the fields that come after a body in chunks, and forgets them: they must not count as headers, or a caller
     could say after the body who it is (RFC 9110, 6.5.1)."""
 
-    def __init__(self, protocol: Protocol) -> None:
-        super().__init__()
-        self._protocol = protocol
-        self._bytes = 0
-
     def append(self, field: tuple[bytes, bytes]) -> None:
-        self._bytes += len(field[0]) + len(field[1]) + 4
-        if self._bytes > MAX_HEADER_BYTES:
-            self._protocol.refuse(431, b"The trailers of the request are too large.")
+        """Nothing: how many bytes of them there may be is counted where they come in."""
 
 
 class Protocol(HttpToolsProtocol):
     """uvicorn's, with a limit of bytes and seconds for the head of each request."""
 
     _head_bytes = 0
+    _idle_bytes = 0  # since the last bit of a body: endless trailers and chunk extensions are neither head nor body
     _in_head = False
+    _in_body = False
     _head_timer: asyncio.TimerHandle | None = None
     _refused = False
     _active: Any = None  # the cycle that is being answered; with pipelining not the newest one
@@ -99,9 +94,12 @@ class Protocol(HttpToolsProtocol):
         if self._refused:
             return
         self._head_bytes += len(data)
+        self._idle_bytes += len(data)
         super().data_received(data)
         if not self._in_head:
             self._head_bytes = 0
+            if self._idle_bytes > MAX_HEADER_BYTES and self._in_body:
+                self.refuse(431, b"What follows the body of the request is too large.")
         elif self._head_bytes > MAX_HEADER_BYTES:
             self.refuse(431, b"The headers of the request are too large.")
         elif self._head_timer is None:
@@ -113,6 +111,7 @@ class Protocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._in_head = False
+        self._in_body = True
         self._head_is_over()
         if len(self.url) > MAX_URL_BYTES:
             self.refuse(414, b"The URL is too long.")
@@ -122,13 +121,16 @@ class Protocol(HttpToolsProtocol):
             self.scope["extensions"] = {"gatehouse.abort": {"abort": self.transport.abort}}
             super().on_headers_complete()
             if any(name == b"transfer-encoding" for name, _ in self.headers):
-                self.headers = Trailers(self)
+                self.headers = Trailers()
 
     def on_body(self, body: bytes) -> None:
+        self._idle_bytes = 0
         if not self._refused:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
+        self._in_body = False
+        self._idle_bytes = 0
         if not self._refused:
             super().on_message_complete()
 
