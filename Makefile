@@ -23,7 +23,7 @@ run: $(INSTALLED) ## Start the gateway on http://127.0.0.1:8000 (PORT=9000 make 
 	@$(BIN)/python manage.py up
 
 test: $(INSTALLED_DEV) ## Run the whole test suite; a part of it: ARGS="-k apply"
-	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(INSTALLED_DEV) ## Look for mistakes: ruff, mypy, bandit
 	@$(BIN)/python -m pip --disable-pip-version-check check
