@@ -444,6 +444,21 @@ async def test_what_follows_the_last_chunk_is_no_header(client: Client) -> None:
     assert (await client.answer())[0] == 200
 
 
+async def test_body_may_come_in_many_small_chunks(client: Client) -> None:
+    await client.send(POST + b"transfer-encoding: chunked\r\n\r\n" + b"1;a=b\r\nx\r\n" * 20_000 + b"0\r\n\r\n")
+    assert orjson.loads((await client.answer())[2])["body_bytes"] == 20_000
+    await client.send(GET)
+    assert (await client.answer())[0] == 200
+
+
+async def test_what_is_written_beside_a_chunks_size_does_not_go_on_for_ever(client: Client) -> None:
+    await client.send(POST + b"transfer-encoding: chunked\r\n\r\n1;x=")
+    with pytest.raises(ConnectionError):
+        for _ in range(400):
+            await client.send(b"y" * 5000)
+            await asyncio.sleep(0)
+
+
 ENDLESS_TRAILERS = {
     "many": (b"", b"a:b\r\n" * 1000),
     "one value": (b"x: ", b"y" * 5000),
