@@ -182,12 +182,12 @@ def check_books(gateway: GatewayProcess, upstream: Upstream, load: Load, deaths:
 
 def test_kill_under_load_loses_no_call_and_counts_none_twice(sqlite_mortal: GatewayProcess, upstream: Upstream) -> None:
     load = Load()
-    for _ in range(3):
+    for _ in range(10):
         with under_load(sqlite_mortal, load):
-            time.sleep(0.5)
+            time.sleep(0.3)
             sqlite_mortal.kill()
         sqlite_mortal.start()
-    check_books(sqlite_mortal, upstream, load, deaths=3)
+    check_books(sqlite_mortal, upstream, load, deaths=10)
 
 
 def test_killing_workers_under_load_loses_no_call_and_counts_none_twice(
