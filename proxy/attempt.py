@@ -206,10 +206,10 @@ class Attempt:
         assert not isinstance(blocks, bytes)
         try:
             await self._begin([])
-            call.expect(self.gateway.limits.write_timeout_s, client_left)
             for block in blocks:
                 out = relay.feed(block)
                 if out:
+                    call.expect(self.gateway.limits.write_timeout_s, client_left)
                     await call.send(out)
             await call.send(b"", False)
         except CancelledError:
