@@ -14,7 +14,7 @@ COMPILE := $(BIN)/python -m compileall -q -j 0 $(VENV)/lib || true
 JUDGED := B101,B104,B105,B311,B404,B603,B608
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format bench clean
+.PHONY: help run test lint format bench scale soak clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -38,6 +38,12 @@ format: $(INSTALLED_DEV) ## Put the code into shape
 
 bench: $(INSTALLED_DEV) ## Measure the gateway against the bare relay; --peer and more: ARGS="--help"
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+scale: $(INSTALLED_DEV) ## Time every admin page over 10 million calls in PostgreSQL; fewer: ARGS="--rows 300000"
+	@$(BIN)/python -m benchmarks.scale $(ARGS)
+
+soak: $(INSTALLED_DEV) ## Load for 10 minutes while workers, PostgreSQL and Redis die, then compare the books
+	@$(BIN)/python -m benchmarks.soak $(ARGS)
 
 clean: ## Remove the virtual environment and caches; your data in data/ stays
 	rm -rf $(VENV) .ruff_cache .mypy_cache .hypothesis

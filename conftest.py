@@ -14,6 +14,7 @@ gateway_project/tests/clients.py.
 
 from __future__ import annotations
 
+import gc
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -30,6 +31,25 @@ if TYPE_CHECKING:
 
 GatewayOn = Callable[[str], GatewayProcess]
 FreshGateway = Callable[..., GatewayProcess]
+
+
+# Thousands of tests are made at the start, and nothing of them is garbage: to look for some takes as long again.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quick_passwords() -> Iterator[None]:
+    """The product's own hash in fewer rounds: a million take a second, and hundreds of tests make an administrator."""
+    from django.contrib.auth.hashers import PBKDF2PasswordHasher
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PBKDF2PasswordHasher, "iterations", 1000)
+        yield
 
 
 # --- the provider ----------------------------------------------------------------------------------------------------

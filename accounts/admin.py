@@ -34,6 +34,7 @@ from accounts.forms import (
     searchable,
 )
 from accounts.models import Membership, Team, User
+from accounts.owner_sections import WithSections
 
 
 class KeptWithUsedKeys:
@@ -101,7 +102,7 @@ class MembersInline(TabularInline):
 
 
 @admin.register(Team)
-class TeamAdmin(LiveSoon, KeptWithUsedKeys, ModelAdmin):
+class TeamAdmin(LiveSoon, KeptWithUsedKeys, WithSections, ModelAdmin):
     empty_hint = "A team shares models and a cost centre. Everybody also has a personal team, which is not listed here."
     form = TeamForm
     inlines = (MembersInline,)
@@ -114,13 +115,14 @@ class TeamAdmin(LiveSoon, KeptWithUsedKeys, ModelAdmin):
     search_help_text = "Name or cost centre"
     actions = ("disable_selected", "enable_selected")
     actions_detail = ("disable", "enable")
-    readonly_fields = ("state", "created_at", "models_text")
+    readonly_fields = ("state", "created_at", "models_text", "networks_text")
 
     def get_fieldsets(self, request: HttpRequest, obj: Team | None = None) -> Any:
-        models = "models_allowed" if self._may_edit(request, obj) else "models_text"
+        may_edit = self._may_edit(request, obj)
+        may = ("models_allowed", "networks_allowed") if may_edit else ("models_text", "networks_text")
         kept = KEPT.format("A team whose keys were ever used", "disabled")
         facts = () if obj is None else (("State", {"fields": ("state", "created_at"), "description": kept}),)
-        return ((None, {"fields": ("name", "cost_center", models)}), *facts)
+        return ((None, {"fields": ("name", "cost_center", *may)}), *facts)
 
     def _may_edit(self, request: HttpRequest, team: Team | None) -> bool:
         return bool(self.has_add_permission(request) if team is None else self.has_change_permission(request, team))
@@ -150,6 +152,10 @@ class TeamAdmin(LiveSoon, KeptWithUsedKeys, ModelAdmin):
     @display(description="models")
     def models_text(self, team: Team) -> str:
         return allowed_text(team.models_allowed, "Every model")
+
+    @display(description="networks")
+    def networks_text(self, team: Team) -> str:
+        return allowed_text(team.networks_allowed, "From anywhere")
 
     @display(description="state", label={"on": "success", "disabled": "danger"})
     def state(self, team: Team) -> str:
@@ -242,7 +248,7 @@ class UserForm(UserChangeForm):
 
 
 @admin.register(User)
-class UserAdmin(LiveSoon, KeptWithUsedKeys, BaseUserAdmin, ModelAdmin):
+class UserAdmin(LiveSoon, KeptWithUsedKeys, WithSections, BaseUserAdmin, ModelAdmin):
     empty_hint = "People own keys and are in teams. Only those with the staff status can sign in here."
     form = UserForm
     add_form = UserCreationForm

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Any
 
 from django.contrib import messages
@@ -10,9 +11,13 @@ from django.contrib.admin.utils import quote
 from django.db.models import Model
 from django.forms import Form
 from django.http import HttpRequest
+from django.template.loader import render_to_string
 from django.template.response import TemplateResponse
 from django.urls import reverse
+from django.utils import timezone
+from django.utils.formats import date_format
 from django.utils.html import format_html
+from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin
 
 KEPT = "{} can be {}, but not deleted, so that its usage stays explained."
@@ -55,6 +60,25 @@ def confirm(
     }
     request.current_app = model_admin.admin_site.name
     return TemplateResponse(request, "admin/confirm.html", context)
+
+
+def link_to(model: type[Model], pk: int | None, name: str = "") -> SafeString | str:
+    """What a record refers to may be gone; the name it had at that time stays."""
+    found = None if pk is None else model._default_manager.filter(pk=pk).first()
+    if found is None:
+        return name or ("" if pk is None else f"deleted ({pk})")
+    return format_html('<a href="{}" class="text-link">{}</a>', change_url(found), name or found)
+
+
+def label(text: str, kind: str, title: str = "") -> SafeString:
+    """A coloured one; `kind` is the theme's: success, info, warning, danger."""
+    return render_to_string("unfold/helpers/label.html", {"text": text, "type": kind, "label_title": title})
+
+
+def short_time(moment: datetime) -> str:
+    """To the second; the year only when it is another one."""
+    at = timezone.localtime(moment)
+    return date_format(at, "j M, H:i:s" if at.year == timezone.localtime().year else "j M Y, H:i:s")
 
 
 def change_url(instance: Model) -> str:

@@ -5,6 +5,7 @@ a call costs no look-up, a wrong secret is refused without one, and no key stays
 
     cached         in the event loop, on every call: no I/O
     authenticate   in the event loop, when `cached` knows nothing: one look-up in a thread, shared by all who wait
+    check_now      anywhere, without the cache: for pages that are asked for with a key, but are no calls
     refresh        in the configuration watch's thread, after every change: reads all cached keys again
     confirm        in the same thread, as long as nothing changes: what is cached is as good as new
 
@@ -30,6 +31,7 @@ from django.db import connection
 
 from accounts import keys, selectors
 from accounts.keys import Digest, Peppers
+from accounts.networks import AllowedNetworks, allowed_networks
 from accounts.selectors import Caller
 
 KNOWN_FOR_S = 60 * 60.0  # since the database last confirmed it
@@ -64,6 +66,11 @@ class Principal:
     endpoints: frozenset[str] | None  # None: all
     models: frozenset[str] | None  # None: all enabled ones; else those that team, user and key all allow
     expires_at: float | None  # unix seconds
+    networks: AllowedNetworks | None = None  # None: from anywhere; else what the team's and the key's list both admit
+
+    def admits(self, client_ip: str) -> bool:
+        """Whether the key may be used from there. "" is nowhere."""
+        return self.networks is None or self.networks.admit(client_ip)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,28 +208,15 @@ class Authenticator:
             raise InvalidKey from None
 
     def _admit(self, entry: _Entry, key: str) -> Principal:
-        """Raises InvalidKey: expired, or not the secret of this entry."""
-        now = self._now()
-        expires_at = entry.principal.expires_at
-        if expires_at is not None and now >= expires_at:
-            raise InvalidKey
-        for secret in entry.secrets:
-            if secret.until is not None and now >= secret.until:
-                continue
-            if secret.digest is None or self._peppers.verify(key, secret.digest):
-                return entry.principal
-        raise InvalidKey
+        """Raises InvalidKey."""
+        return _admitted(entry, key, self._peppers, self._now())
 
     # --- look-ups ---------------------------------------------------------------------------------------------------
     def _take_off(self, name: str, key: str) -> asyncio.Task[_Entry | None]:
         """Raises LookupUnavailable when too many wait."""
         if self._readers.waiting() >= MAX_WAITING or self._readers.closed:
             raise LookupUnavailable
-        if len(name) == keys.PUBLIC_ID_CHARS:
-            question = _Question(name)
-        else:
-            question = _Question("", tuple(self._peppers.all_digests(keys.old_key_sha256(key))))
-        flight = asyncio.create_task(self._look_up(name, question))
+        flight = asyncio.create_task(self._look_up(name, _question(key, self._peppers)))
         self._flights[name] = flight
         flight.add_done_callback(lambda done: self._land(name, done))
         return flight
@@ -239,8 +233,7 @@ class Authenticator:
                 for _ in range(LOOK_UP_TRIES):
                     generation, read_at = self._generation, self._monotonic()
                     answer = await asyncio.wrap_future(self._readers.ask(question))
-                    found_by = answer.caller.imported_digest if answer.caller and question.digests else None
-                    entry = _entry(answer.caller, found_by or question.public_id, read_at)
+                    entry = _entry(answer.caller, _found_by(answer.caller, question), read_at)
                     if self._store(name, entry, answer.has_imported_keys, generation):
                         break
                 # Else changes follow each other faster than look-ups: the last answer serves, but is not kept.
@@ -285,6 +278,47 @@ class Authenticator:
         if error is None and self._failing:
             logger.info("API keys are looked up again")
         self._failing = error is not None
+
+
+def check_now(key: str, peppers: Peppers) -> Principal:
+    """Whose key it is, by one look-up. Raises InvalidKey, and what the database raises."""
+    try:
+        question = _question(key, peppers)
+    except keys.MalformedKey:
+        raise InvalidKey from None
+    if question.digests:
+        caller = selectors.caller_by_imported_digest(question.digests)
+    else:
+        caller = selectors.caller_by_public_id(question.public_id)
+    entry = _entry(caller, _found_by(caller, question), 0)
+    if entry is None:
+        raise InvalidKey
+    return _admitted(entry, key, peppers, time.time())
+
+
+def _question(key: str, peppers: Peppers) -> _Question:
+    """Raises MalformedKey."""
+    try:
+        return _Question(keys.public_id(key))
+    except keys.MalformedKey:
+        return _Question("", tuple(peppers.all_digests(keys.old_key_sha256(key))))
+
+
+def _found_by(caller: Caller | None, question: _Question) -> str:
+    return (caller.imported_digest if caller and question.digests else None) or question.public_id
+
+
+def _admitted(entry: _Entry, key: str, peppers: Peppers, now: float) -> Principal:
+    """Raises InvalidKey: expired, or not the secret of this entry."""
+    expires_at = entry.principal.expires_at
+    if expires_at is not None and now >= expires_at:
+        raise InvalidKey
+    for secret in entry.secrets:
+        if secret.until is not None and now >= secret.until:
+            continue
+        if secret.digest is None or peppers.verify(key, secret.digest):
+            return entry.principal
+    raise InvalidKey
 
 
 class _Readers:
@@ -372,6 +406,7 @@ def _entry(caller: Caller | None, found_by: str, read_at: float) -> _Entry | Non
         endpoints=_names(caller.endpoints_allowed),
         models=_common(caller.team__models_allowed, caller.user__models_allowed, caller.models_allowed),
         expires_at=_unix(caller.expires_at),
+        networks=allowed_networks(caller.team__networks_allowed, caller.networks_allowed),
     )
     return _Entry(principal, secrets, found_by, read_at)
 

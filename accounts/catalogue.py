@@ -1,4 +1,4 @@
-"""What the forms of keys, teams and users may offer to choose from. The apps that know fill it in when they are ready:
+"""What the forms of keys, teams, users and rules may name. The apps that know fill it in when they are ready:
 accounts imports no other app."""
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ def _none() -> list[str]:
     return []
 
 
-_sources: dict[str, Names] = {"models": _none, "endpoints": _none}
+_sources: dict[str, Names] = {"models": _none, "endpoints": _none, "providers": _none}
 
 
-def set_names(models: Names, endpoints: Names) -> None:
-    """`models` and `endpoints` are asked each time a form is shown, so they may query."""
-    _sources.update(models=models, endpoints=endpoints)
+def set_names(**sources: Names) -> None:
+    """`models`, `endpoints`, `providers`: asked each time a form is shown or judged, so they may query."""
+    _sources.update(sources)
 
 
 def model_names() -> list[str]:
@@ -26,3 +26,8 @@ def model_names() -> list[str]:
 
 def endpoint_names() -> list[str]:
     return _sources["endpoints"]()
+
+
+def provider_names() -> list[str]:
+    """Those that are switched on."""
+    return _sources["providers"]()

@@ -14,10 +14,12 @@ from unfold.widgets import (
     UnfoldAdminRadioSelectWidget,
     UnfoldAdminSelect2MultipleWidget,
     UnfoldAdminSplitDateTimeWidget,
+    UnfoldAdminTextareaWidget,
 )
 
 from accounts import catalogue, services
 from accounts.models import ApiKey, Team, User
+from accounts.networks import BadNetwork, clean_networks
 
 EVERY, SOME = "every", "some"
 MAX_OVERLAP = timedelta(days=90)
@@ -125,6 +127,33 @@ def models_field(whose: str) -> AllowListField:
     )
 
 
+class NetworksField(forms.CharField):
+    """Networks as the models store them (None: from anywhere), shown one on each line."""
+
+    def __init__(self, help_text: str) -> None:
+        widget = UnfoldAdminTextareaWidget(attrs={"rows": 4, "spellcheck": "false", "placeholder": "192.0.2.0/24"})
+        super().__init__(label="Networks allowed", required=False, widget=widget, help_text=help_text)
+
+    def prepare_value(self, value: Any) -> Any:
+        return "\n".join(map(str, value)) if isinstance(value, list) else value
+
+    def clean(self, value: Any) -> Any:
+        text = super().clean(value)
+        try:
+            return clean_networks(line for part in text.split("\n") for line in part.split(",") if line.strip())
+        except BadNetwork as error:
+            raise ValidationError(str(error)) from None
+
+    def has_changed(self, initial: Any, data: Any) -> bool:
+        try:
+            return bool(self.clean(data) != initial)
+        except ValidationError:
+            return True
+
+
+NETWORKS = "One address or network on each line, IPv4 or IPv6, such as 192.0.2.0/24. Calls from elsewhere are refused. "
+
+
 class AllowListForm(forms.ModelForm):
     """Keeps what is stored in its AllowListFields choosable."""
 
@@ -137,10 +166,11 @@ class AllowListForm(forms.ModelForm):
 
 class TeamForm(AllowListForm):
     models_allowed = models_field("there is, also those added later")
+    networks_allowed = NetworksField(NETWORKS + "Holds for all keys of the team. Empty: from anywhere.")
 
     class Meta:
         model = Team
-        fields = ("name", "cost_center", "models_allowed")
+        fields = ("name", "cost_center", "models_allowed", "networks_allowed")
 
 
 class ApiKeyForm(AllowListForm):
@@ -153,10 +183,11 @@ class ApiKeyForm(AllowListForm):
         options=UnfoldAdminCheckboxSelectMultipleWidget(),
         help_text="What the key may be used for. A call to another endpoint is refused with 403.",
     )
+    networks_allowed = NetworksField(NETWORKS + "The team's list counts too. Empty: from anywhere its team may.")
 
     class Meta:
         model = ApiKey
-        fields = ("name", "user", "team", "endpoints_allowed", "models_allowed", "expires_at")
+        fields = ("name", "user", "team", "endpoints_allowed", "models_allowed", "networks_allowed", "expires_at")
 
     def clean_expires_at(self) -> datetime | None:
         expires_at: datetime | None = self.cleaned_data["expires_at"]

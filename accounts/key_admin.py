@@ -29,6 +29,7 @@ from accounts.forms import (
     RotateForm,
 )
 from accounts.models import ApiKey, Membership, User
+from accounts.owner_sections import WithSections
 
 STATE_COLORS = {
     "active": "success",
@@ -74,7 +75,7 @@ class KeyStateFilter(DropdownFilter):
 
 
 @admin.register(ApiKey)
-class ApiKeyAdmin(LiveSoon, ModelAdmin):
+class ApiKeyAdmin(LiveSoon, WithSections, ModelAdmin):
     empty_hint = "A key lets an app or a person call the gateway. It is shown once, when it is made."
     list_display = ("name", "public_id", "owner", "team", "state", "last_used", "expires")
     list_display_links = ("name", "public_id")
@@ -99,14 +100,14 @@ class ApiKeyAdmin(LiveSoon, ModelAdmin):
 
     def get_fieldsets(self, request: HttpRequest, obj: ApiKey | None = None) -> Any:
         belongs = ("name", "user", "team")
-        may = ("models_allowed", "endpoints_allowed")
+        may = ("models_allowed", "endpoints_allowed", "networks_allowed")
         if obj is None:
             return (
                 (None, {"fields": (*belongs, "expires_at")}),
                 ("What it may do", {"fields": may}),
             )
         if not self.has_change_permission(request, obj):
-            may = ("models_text", "endpoints_text")
+            may = ("models_text", "endpoints_text", "networks_text")
         facts = ("public_id", "state", "last_used_at", "created_at", "old_secret")
         return (
             (None, {"fields": (*belongs, "expires_at")}),
@@ -118,7 +119,8 @@ class ApiKeyAdmin(LiveSoon, ModelAdmin):
         )
 
     def get_readonly_fields(self, request: HttpRequest, obj: ApiKey | None = None) -> tuple[str, ...]:
-        computed = ("public_id", "state", "last_used_at", "created_at", "old_secret", "models_text", "endpoints_text")
+        facts = ("public_id", "state", "last_used_at", "created_at", "old_secret")
+        computed = (*facts, "models_text", "endpoints_text", "networks_text")
         # Its usage is booked on this owner and team: a key does not move, it is replaced.
         return computed if obj is None else ("user", "team", *computed)
 
@@ -163,6 +165,10 @@ class ApiKeyAdmin(LiveSoon, ModelAdmin):
     def endpoints_text(self, key: ApiKey) -> str:
         return allowed_text(key.endpoints_allowed, "Every endpoint")
 
+    @display(description="networks allowed")
+    def networks_text(self, key: ApiKey) -> str:
+        return allowed_text(key.networks_allowed, "From anywhere its team may")
+
     # --- a new key, shown once ---
     def changeform_view(
         self,
@@ -188,6 +194,7 @@ class ApiKeyAdmin(LiveSoon, ModelAdmin):
             owner,
             endpoints=obj.endpoints_allowed,
             models=obj.models_allowed,
+            networks=obj.networks_allowed,
             expires_at=obj.expires_at,
         )
         obj.__dict__.update(key.__dict__)

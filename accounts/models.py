@@ -49,6 +49,12 @@ class Team(models.Model):
     disabled = models.BooleanField(
         default=False, help_text="Switches off every key of this team at once, within about a second."
     )
+    networks_allowed = models.JSONField(
+        "networks allowed",
+        null=True,
+        blank=True,
+        help_text="Addresses from which this team's keys may be used, such as 192.0.2.0/24. Empty: from anywhere.",
+    )
     personal_of = models.OneToOneField(
         "User",
         null=True,
@@ -143,6 +149,12 @@ class ApiKey(models.Model):
         blank=True,
         help_text="Models this key may call. Empty: every model its team and owner may call.",
     )
+    networks_allowed = models.JSONField(
+        "networks allowed",
+        null=True,
+        blank=True,
+        help_text="Addresses from which this key may be used, such as 192.0.2.0/24. Empty: from anywhere its team may.",
+    )
     expires_at = models.DateTimeField(
         "expires", null=True, blank=True, help_text="From then on the key is refused. Empty: never."
     )
@@ -180,7 +192,7 @@ class ConfigVersion(models.Model):
     """A counter for each part of the configuration. Every change of that part raises it in the same transaction;
     the data plane watches the counters and reads again what has changed."""
 
-    part = models.CharField(max_length=16, primary_key=True, help_text="identity or catalogue.")
+    part = models.CharField(max_length=16, primary_key=True, help_text="identity, catalogue, policies or limits.")
     number = models.BigIntegerField(default=0, help_text="Raised by every change.")
 
     class Meta:

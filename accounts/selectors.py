@@ -36,6 +36,8 @@ class Caller(NamedTuple):
     models_allowed: Any
     user__models_allowed: Any
     team__models_allowed: Any
+    networks_allowed: Any
+    team__networks_allowed: Any
     disabled: bool
     team__disabled: bool
     user__is_active: bool | None

@@ -17,6 +17,7 @@ from django.utils import timezone
 from accounts import keys
 from accounts.keys import Peppers
 from accounts.models import ApiKey, Membership, Team, User
+from accounts.networks import BadNetwork, clean_networks
 
 
 def peppers() -> Peppers:
@@ -69,6 +70,7 @@ def create_key(
     secret: str | None = None,
     endpoints: Sequence[str] | None = None,
     models: Sequence[str] | None = None,
+    networks: Sequence[str] | None = None,
     expires_at: datetime | None = None,
 ) -> tuple[ApiKey, str]:
     """A key of `user` in `team`, or without `user` a service key of the team. Returns it and the whole key, which is
@@ -78,6 +80,7 @@ def create_key(
     key = ApiKey(name=name, team=team, user=user, public_id=_public_id_of(secret), expires_at=expires_at)
     key.endpoints_allowed = None if endpoints is None else list(endpoints)
     key.models_allowed = None if models is None else list(models)
+    key.networks_allowed = _networks(networks)
     _set_digest(key, secret)
     _check(key)
     _save_new(key)
@@ -162,6 +165,14 @@ def check_owner(team: Team, user: User | None) -> None:
             raise ValidationError({"user": f"{team} is a person's own team: its keys belong to that person."})
     elif team.personal_of_id != user.pk and not Membership.objects.filter(user=user, team=team).exists():
         raise ValidationError({"user": f"{user} is not in the team {team}."})
+
+
+def _networks(texts: Sequence[str] | None) -> list[str] | None:
+    """Raises ValidationError."""
+    try:
+        return clean_networks(texts or ())
+    except BadNetwork as error:
+        raise ValidationError({"networks_allowed": str(error)}) from None
 
 
 def _free_public_id() -> str:

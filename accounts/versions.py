@@ -17,6 +17,8 @@ from accounts.models import ConfigVersion
 
 IDENTITY = "identity"  # users, teams, memberships, keys
 CATALOGUE = "catalogue"  # providers, models, routes, prices
+POLICIES = "policies"  # published policies, whom they hold for, word lists
+LIMITS = "limits"  # budgets, top-ups, rate limits, settings of money
 CHANNEL = "gatehouse:config"
 QUIET_S = 0.1  # a bulk change bumps once a row, and one message for all is enough
 

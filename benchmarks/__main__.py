@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import load, machine, measure, nginx, report, subjects
+from benchmarks import checks, load, machine, measure, nginx, report, subjects
 from gateway_project.tests import services
 from gateway_project.tests.gateway_process import Gateways
 
@@ -61,7 +61,9 @@ class _Bench:
     def run(self) -> None:
         """Raises measure.Failed."""
         self._say_conditions()
-        self._speed()
+        if not self.options.only_checks:
+            self._speed()
+        self.result.checks(checks.costs(), checks.AT_MOST_US)
         if self.options.memory:
             self._memory()
 
@@ -118,6 +120,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=4, help="how often each is measured, in turns (4)")
     parser.add_argument("--seconds", type=int, default=1, help="how long each is asked in a round (1)")
     parser.add_argument("--no-streams", action="store_true", help="leave the streams out")
+    parser.add_argument("--only-checks", action="store_true", help="only what each check of a policy costs")
     parser.add_argument("--redis", action="store_true", help="also two workers against one, with Redis and PostgreSQL")
     parser.add_argument("--memory", action="store_true", help="also memory after 1,000 and after 100,000 requests")
     parser.add_argument("--check", action="store_true", help="exit with 1 when a target is missed")

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from accounts.keys import make_key, make_public_id
 from benchmarks import machine, nginx
+from benchmarks.checks import words
 from benchmarks.load import Request, chat_body
 from gateway_project.tests.gateway_process import Gateways
 
@@ -132,7 +133,9 @@ def gatehouse(
 
 
 def configuration(upstream: Mock, key: str, rich: bool) -> dict[str, Any]:
-    """What `manage.py apply` is given. Rich: two routes a model; team and key may call certain models and endpoints."""
+    """What `manage.py apply` is given. Rich: two routes a model; team and key may call certain models and endpoints; a
+    policy with a list of 2,000 words reads requests and replies; budgets and rate limits on key, team and installation,
+    which are never reached."""
     routes = ["mock", "second"] if rich else ["mock"]
     providers = [
         {"name": name + suffix, "kind": "openai", "base_url": upstream.url(streamed), "api_key": "sk-upstream"}
@@ -144,11 +147,26 @@ def configuration(upstream: Mock, key: str, rich: bool) -> dict[str, Any]:
         {"name": f"bench{suffix}", **price, "routes": [{"provider": name + suffix} for name in routes]}
         for suffix in ("", "-stream")
     ]
-    limits: Mapping[str, Any] = {"endpoints": ["chat/completions", "models"], "models": ["bench", "bench-stream"]}
+    rates = {"requests_per_minute": 10**7, "tokens_per_minute": 10**9}
+    month = {"usd": 10**6, "per": "month", "timezone": "Europe/Berlin"}
+    limits: dict[str, Any] = {"endpoints": ["chat/completions", "models"], "models": ["bench", "bench-stream"]}
+    limits |= {**rates, "max_parallel": 10_000, "budgets": [month, {"tokens": 10**12, "per": "day"}]}
+    team: dict[str, Any] = {"models": ["bench", "bench-stream"], **rates, "budgets": [month]}
+    policies = {
+        "wordlists": [{"name": "bench", "words": words(2000)}],
+        "policies": [
+            {
+                "name": "bench",
+                "scope": "everyone",
+                "rules": [{"check": "wordlist", "action": "redact", "settings": {"wordlists": ["bench"]}}],
+            }
+        ],
+    }
     return {
+        **({**policies, "installation": {**rates, "budgets": [month]}} if rich else {}),
         "providers": providers,
         "models": models,
-        "teams": [{"name": "bench", "models": ["bench", "bench-stream"]} if rich else {"name": "bench"}],
+        "teams": [{"name": "bench", **(team if rich else {})}],
         "users": [{"username": "bench", "email": "bench@example.org", "teams": ["bench"]}],
         "keys": [{"name": "bench", "user": "bench", "team": "bench", "secret": key, **(limits if rich else {})}],
     }

@@ -8,28 +8,26 @@ from __future__ import annotations
 
 import re
 import ssl
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from difflib import get_close_matches
+from collections.abc import Callable
 from typing import Any
 
 from django.core.exceptions import ValidationError
-from django.db import models, transaction
+from django.db import transaction
 
 from accounts import keys
+from accounts.encryption import Undecryptable
 from accounts.models import ApiKey, Membership, Team, User
 from accounts.services import check_owner, create_key, peppers, personal_team
 from gateway_project import declarations
 from gateway_project.declarations import Declared, Document, Mistake, Value
-from proxy.encryption import Undecryptable
+from gateway_project.declared_limits import DeclaredLimits
+from gateway_project.declared_policies import DeclaredPolicies
+from gateway_project.declared_prices import DeclaredPrices
+from gateway_project.declared_rows import Change, Rows, unknown_name
 from proxy.endpoints import ENDPOINTS
 from proxy.models import Model, Provider, Route
 from proxy.providers import presets
 from proxy.ssrf import RefusedUrl, split_url
-from usage import pricing
-from usage.models import ModelPrice
-from usage.services import set_price
 
 HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 BASE_URL_CHARS = 500
@@ -50,15 +48,6 @@ PROVIDER_FIELDS = {
 MODEL_FIELDS = {
     name: name for name in ("description", "context_window", "max_output_tokens", "time_budget_s", "enabled")
 }
-PRICE_FIELDS = {
-    "input_usd_per_mtok": "input_nano_usd_per_mtok",
-    "output_usd_per_mtok": "output_nano_usd_per_mtok",
-    "cached_input_usd_per_mtok": "cached_nano_usd_per_mtok",
-    "cache_write_usd_per_mtok": "cache_write_nano_usd_per_mtok",
-}
-
-
-NAMES_SHOWN = 10
 
 
 class NotApplied(Exception):
@@ -67,21 +56,6 @@ class NotApplied(Exception):
     def __init__(self, mistakes: list[Mistake]) -> None:
         super().__init__(f"{len(mistakes)} mistakes")
         self.mistakes = sorted(mistakes)
-
-
-@dataclass(slots=True)
-class Change:
-    """One object made (`fields` empty) or changed. `secret`: of a key that was made here; to be shown once."""
-
-    what: str
-    name: str
-    made: bool
-    fields: list[str] = field(default_factory=list)
-    secret: str = field(default="", repr=False)
-
-    def __str__(self) -> str:
-        tail = self.secret or ", ".join(self.fields)
-        return f"{'+' if self.made else '~'} {self.what} {self.name}" + (f": {tail}" if tail else "")
 
 
 def apply(raw: bytes, *, dry_run: bool = False) -> list[Change]:
@@ -99,24 +73,31 @@ def apply(raw: bytes, *, dry_run: bool = False) -> list[Change]:
     return changes
 
 
-class _Application:
+class _Application(Rows):
     """One run over a document, section by section in the order in which they refer to each other."""
 
     def __init__(self, document: Document) -> None:
-        self.document = document
-        self.changes: list[Change] = []
+        super().__init__(document)
         self.keys_seen: dict[int, Declared] = {}
+        self.limits = DeclaredLimits(document, self.changes, self._is_model)
+        self.prices = DeclaredPrices(document, self.changes)
 
     def run(self) -> list[Change]:
+        policies = DeclaredPolicies(self.document, self.changes)
         for section, apply_one in (
             ("providers", self._provider),
             ("models", self._model),
             ("teams", self._team),
             ("users", self._user),
             ("keys", self._key),
+            ("wordlists", policies.wordlist),
+            ("policies", policies.policy),
         ):
             for declared in self.document[section]:
+                known = len(self.changes)
                 apply_one(declared)
+                self.limits.said(declared, self.changes[known:])
+        self.limits.apply()
         if self.document["models"]:
             self._check_aliases()
         return self.changes
@@ -152,7 +133,7 @@ class _Application:
 
     def _check_kind(self, declared: Declared) -> None:
         if "kind" in declared and declared.get("kind") not in presets.PRESETS:
-            self.document.wrong(declared.fields["kind"], _unknown("kind", declared.get("kind"), presets.PRESETS))
+            self.document.wrong(declared.fields["kind"], unknown_name("kind", declared.get("kind"), presets.PRESETS))
 
     def _check_address(self, row: Provider, declared: Declared) -> None:
         """A kind without a usual address needs one."""
@@ -203,8 +184,10 @@ class _Application:
         fits = self._save(row, made, changed, "model", declared)
         if fits and "routes" in declared and self._routes(row, declared.fields["routes"]):
             self._also(made, "model", row.name, "routes")
-        for name in self._prices(row.name, declared):
+        for name in self.prices.set_price(row.name, declared):
             self._also(made, "model", row.name, name)
+        if fits:
+            self.limits.remember(declared, None, row.name)
 
     def _routes(self, model: Model, value: Value) -> bool:
         """Replaces the model's routes. True if anything changed.
@@ -243,28 +226,6 @@ class _Application:
                 route.delete()
         return changed
 
-    def _prices(self, model: str, declared: Declared) -> list[str]:
-        """Writes a dated price if the file names another one than counts today. Returns the fields that differ."""
-        given = {name: declared.get(name) for name in PRICE_FIELDS if name in declared}
-        if not given:
-            return []
-        row = ModelPrice.objects.filter(model=model, valid_from__lte=datetime.now(UTC)).first()
-        before: dict[str, int | None] = {name: getattr(row, column, None) for name, column in PRICE_FIELDS.items()}
-        after = before | {name: None if usd is None else pricing.per_mtok(usd) for name, usd in given.items()}
-        usd = {name: pricing.to_usd(nano) for name, nano in after.items() if nano is not None}
-        for name in ("input_usd_per_mtok", "output_usd_per_mtok"):
-            if name not in usd:
-                self.document.wrong(declared, "is missing: a price needs both, input and output", under=name)
-                return []
-        set_price(
-            model,
-            input_usd_per_mtok=usd["input_usd_per_mtok"],
-            output_usd_per_mtok=usd["output_usd_per_mtok"],
-            cached_usd_per_mtok=usd.get("cached_input_usd_per_mtok"),
-            cache_write_usd_per_mtok=usd.get("cache_write_usd_per_mtok"),
-        )
-        return [name for name in given if after[name] != before[name]]
-
     def _check_aliases(self) -> None:
         """A name leads to one model. Judged at the end, when every model of the file is there."""
         owners: dict[str, str] = {name: name for name in Model.objects.values_list("name", flat=True)}
@@ -288,7 +249,16 @@ class _Application:
         row, made = self._find(Team, "name", declared)
         changed = self._assign(row, declared, {"cost_center": "cost_center", "disabled": "disabled"})
         changed += self._allowed_models(row, declared)
-        self._save(row, made, changed, "team", declared)
+        changed += self.limits.networks(row, declared)
+        fits = self._save(row, made, changed, "team", declared)
+        if fits and "prices" in declared and self._team_prices(row, declared.fields["prices"]):
+            self._also(made, "team", row.name, "prices")
+        if fits:
+            self.limits.remember(declared, row)
+
+    def _team_prices(self, team: Team, value: Value) -> bool:
+        known = [self._is_model(item.value.fields["model"]) for item in value.value if "model" in item.value]
+        return all(known) and self.prices.of_team(team, value)
 
     def _user(self, declared: Declared) -> None:
         row, made = self._find(User, "username", declared)
@@ -301,6 +271,8 @@ class _Application:
             personal_team(row)
         if fits and "teams" in declared and self._memberships(row, declared.fields["teams"]):
             self._also(made, "user", row.username, "teams")
+        if fits:
+            self.limits.remember(declared, row)
 
     def _memberships(self, user: User, value: Value) -> bool:
         """Replaces the person's teams, but for the personal one. A role that is not named stays. True if changed."""
@@ -357,7 +329,7 @@ class _Application:
             if item.value in row.aliases:
                 self.document.wrong(item, f"is an alias: name the model itself, {row.name}")
                 return False
-        self.document.wrong(item, _unknown("model", item.value, [row.name for row in rows]))
+        self.document.wrong(item, unknown_name("model", item.value, [row.name for row in rows]))
         return False
 
     # --- keys -------------------------------------------------------------------------------------------------------
@@ -407,6 +379,7 @@ class _Application:
         self._set_key_fields(row, declared)
         row.save()
         self.changes.append(Change("key", row.name, True, secret="" if "secret" in declared else secret))
+        self.limits.remember(declared, row)
 
     def _change_key(self, row: ApiKey, declared: Declared) -> None:
         earlier = self.keys_seen.setdefault(row.pk, declared)
@@ -421,10 +394,12 @@ class _Application:
         if changed:
             row.save()
             self.changes.append(Change("key", row.name, False, changed))
+        self.limits.remember(declared, row)
 
     def _set_key_fields(self, row: ApiKey, declared: Declared) -> list[str]:
         changed = self._assign(row, declared, {"expires": "expires_at", "disabled": "disabled"})
         changed += self._allowed_models(row, declared)
+        changed += self.limits.networks(row, declared)
         if "endpoints" in declared:
             allowed = declared.get("endpoints")
             wanted = None if allowed is None else [item.value for item in allowed]
@@ -436,7 +411,7 @@ class _Application:
     def _are_endpoints(self, declared: Declared) -> bool:
         unknown = [item for item in declared.get("endpoints") or () if item.value not in ENDPOINTS]
         for item in unknown:
-            self.document.wrong(item, _unknown("endpoint", item.value, ENDPOINTS))
+            self.document.wrong(item, unknown_name("endpoint", item.value, ENDPOINTS))
         return not unknown
 
     def _is_free_secret(self, declared: Declared, row: ApiKey | None) -> bool:
@@ -465,79 +440,6 @@ class _Application:
         row.imported_digest = None
         return True
 
-    # --- one object -------------------------------------------------------------------------------------------------
-    def _find(self, kind: type[models.Model], name_field: str, declared: Declared) -> tuple[Any, bool]:
-        """The row of this name, or a new one with it; and whether it is new."""
-        name = declared.get(name_field)
-        row = kind._default_manager.filter(**{name_field: name}).first()
-        if row is None:
-            self._clean(kind, name_field, declared.fields[name_field])
-        return row or kind(**{name_field: name}), row is None
-
-    def _one(self, kind: type[models.Model], name_field: str, value: Value | None, section: str) -> Any:
-        """The row that a field refers to, or None and a mistake (none where its own section could not be read)."""
-        if value is None:
-            return None
-        row = kind._default_manager.filter(**{name_field: value.value}).first()
-        if row is None and section not in self.document.doubtful:
-            names = kind._default_manager.values_list(name_field, flat=True)
-            self.document.wrong(value, _unknown(str(kind._meta.verbose_name), value.value, names))
-        return row
-
-    def _assign(self, row: models.Model, declared: Declared, columns: dict[str, str]) -> list[str]:
-        """Sets the columns whose fields are given, well-formed and different; returns those fields."""
-        changed: list[str] = []
-        for name, column in columns.items():
-            if name in declared and self._clean(type(row), column, declared.fields[name]):
-                changed += self._put(row, column, declared.fields[name])
-        return changed
-
-    def _put(self, row: models.Model, column: str, value: Value) -> list[str]:
-        if getattr(row, column) == value.value:
-            return []
-        setattr(row, column, value.value)
-        return [value.path.rpartition(".")[2]]
-
-    def _clean(self, kind: type[models.Model], column: str, value: Value | None) -> bool:
-        """True if the column can hold the value; else a mistake in the words of the admin's own checks."""
-        if value is None:
-            return True
-        try:
-            kind._meta.get_field(column).clean(value.value, None)  # type: ignore[union-attr]
-        except ValidationError as error:
-            self.document.wrong(value, " ".join(error.messages))
-            return False
-        return True
-
-    def _clean_names(self, kind: type[models.Model], column: str, value: Value) -> list[str]:
-        return list(dict.fromkeys(item.value for item in value.value if self._clean(kind, column, item)))
-
-    def _save(self, row: models.Model, made: bool, changed: list[str], what: str, declared: Declared) -> bool:
-        """Writes a new or changed row; True if it is in the database now.
-
-        Also when something in it is wrong: the transaction ends with it, but what refers to the row can be judged."""
-        name = next(iter(declared.fields[field] for field in ("name", "username") if field in declared))
-        if made and not self._is_sound(name):
-            self.document.doubtful.add(declared.path.partition("[")[0])
-            return False
-        if made or changed:
-            row.save()
-            self.changes.append(Change(what, name.value, made, [] if made else changed))
-        return True
-
-    def _is_sound(self, value: Value | Declared) -> bool:
-        """Nothing wrong with it has been found, nor with what is in it."""
-        inside = (f"{value.path}.", f"{value.path}[")
-        return not any(one.field == value.path or one.field.startswith(inside) for one in self.document.mistakes)
-
-    def _also(self, made: bool, what: str, name: str, changed: str) -> None:
-        """Adds a field to the change of this object, which may be there already."""
-        last = self.changes[-1] if self.changes else None
-        if last is None or (last.what, last.name) != (what, name):
-            self.changes.append(last := Change(what, name, made))
-        if not made:
-            last.fields.append(changed)
-
 
 def _unless_undecryptable(read: Callable[[], Any]) -> Any:
     """What is stored, or None: then it differs from whatever the file says, and is written anew."""
@@ -545,12 +447,3 @@ def _unless_undecryptable(read: Callable[[], Any]) -> Any:
         return read()
     except Undecryptable:
         return None
-
-
-def _unknown(what: str, name: str, known: Iterable[str]) -> str:
-    names = list(known)
-    close = get_close_matches(name, names, 1)
-    if close:
-        return f"there is no {what} {name!r}; did you mean {close[0]}?"
-    hint = f"; there are {', '.join(names)}" if 0 < len(names) <= NAMES_SHOWN else ""
-    return f"there is no {what} {name!r}{hint}"

@@ -18,7 +18,7 @@ from django.core.checks import CheckMessage, Error, Tags, Warning, register, run
 from django.db import DatabaseError, connection
 from django.db.migrations.executor import MigrationExecutor
 
-from proxy.encryption import EncryptedField, Undecryptable, decrypt
+from accounts.encryption import EncryptedField, EncryptedRecordField, Undecryptable, decrypt
 
 SECRET_CHARS = 32
 SECRET_DISTINCT_CHARS = 10
@@ -173,7 +173,7 @@ def _encrypted_values() -> Iterable[tuple[str, str]]:
     """(what it is, ciphertext) of every encrypted column that is not empty."""
     for model in apps.get_models():
         for field in model._meta.fields:
-            if isinstance(field, EncryptedField):
+            if isinstance(field, EncryptedField) and not isinstance(field, EncryptedRecordField):
                 for row in model._default_manager.exclude(**{field.name: ""}):
                     yield f"{model._meta.verbose_name} {row} ({field.verbose_name})", getattr(row, field.name)
 

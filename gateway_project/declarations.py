@@ -2,8 +2,8 @@
 
 Every mistake is collected with its line and field, so that a file is mended in one go. What is refused on purpose:
 aliases (a small file could grow to gigabytes), a key given twice (YAML silently takes the last), unknown fields (a
-typing mistake must not look applied), and fields that this version cannot enforce (a budget that nobody watches is
-worse than none). `${NAME}` in a text is the environment variable, `$${` is a plain `${`.
+typing mistake must not look applied), and fields that this version cannot enforce. `${NAME}` in a text is the
+environment variable, `$${` is a plain `${`.
 """
 
 from __future__ import annotations
@@ -121,13 +121,13 @@ def boolean(document: Document, node: yaml.Node, path: str) -> bool:
     return bool(yaml.SafeLoader.bool_values[node.value.lower()])
 
 
-def whole(upto: int) -> Reader:
+def whole(upto: int, least: int = 0) -> Reader:
     """A whole number that every database can hold: SQLite would take any, PostgreSQL fails."""
 
     def read(document: Document, node: yaml.Node, path: str) -> int:
-        wanted = f"must be a whole number between 0 and {upto}"
+        wanted = f"must be a whole number between {least} and {upto}"
         value = _number(node, wanted)
-        if _kind(node) != "int" or not 0 <= value <= upto:
+        if _kind(node) != "int" or not least <= value <= upto:
             raise BadValue(wanted)
         return int(value)
 
@@ -138,21 +138,36 @@ def seconds(document: Document, node: yaml.Node, path: str) -> float:
     return float(_number(node, "must be a number of seconds"))
 
 
-def usd(document: Document, node: yaml.Node, path: str) -> Decimal:
-    value = _number(node, "must be an amount of US dollars")
-    if not 0 <= value <= ONE_MILLION:
-        raise BadValue("must be an amount of US dollars between 0 and 1,000,000")
-    return value
+def decimal(upto: Decimal, what: str) -> Reader:
+    def read(document: Document, node: yaml.Node, path: str) -> Decimal:
+        value = _number(node, f"must be {what}")
+        if not 0 <= value <= upto:
+            raise BadValue(f"must be {what} between 0 and {upto:,}")
+        return value
+
+    return read
+
+
+usd = decimal(ONE_MILLION, "an amount of US dollars")
 
 
 def moment(document: Document, node: yaml.Node, path: str) -> datetime:
     """A date (the end of that day, UTC) or a date with a time (UTC, unless it says otherwise)."""
+    return _moment(node, timedelta(days=1))
+
+
+def beginning(document: Document, node: yaml.Node, path: str) -> datetime:
+    """The same, but of a date the first moment."""
+    return _moment(node, timedelta(0))
+
+
+def _moment(node: yaml.Node, of_a_day: timedelta) -> datetime:
     if _kind(node) not in ("str", "timestamp"):
         raise BadValue("must be a date such as 2027-01-31, or a time such as 2027-01-31T18:00:00Z")
     value = _fill_in(node.value).strip()
     try:
         if re.fullmatch(r"\d{4}-\d{2}-\d{2}", value):
-            return datetime.combine(date.fromisoformat(value) + timedelta(days=1), time(), UTC)
+            return datetime.combine(date.fromisoformat(value), time(), UTC) + of_a_day
         given = datetime.fromisoformat(value)
         return given.astimezone(UTC) if given.tzinfo else given.replace(tzinfo=UTC)
     except (ValueError, OverflowError):
@@ -180,13 +195,51 @@ def list_of(reader: Reader, what: str) -> Reader:
     return read
 
 
-def texts_by_name(document: Document, node: yaml.Node, path: str) -> dict[str, str]:
-    """A mapping of texts, such as headers."""
-    return {
-        name: value.value
-        for name, item in _entries(document, node, path)
-        if (value := _read(document, text, item, f"{path}.{name}")) is not None
-    }
+def by_name(reader: Reader) -> Reader:
+    """A mapping of values of one kind."""
+
+    def read(document: Document, node: yaml.Node, path: str) -> dict[str, Any]:
+        entries = _entries(document, node, path)
+        found = ((name, _read(document, reader, item, f"{path}.{name}")) for name, item in entries)
+        return {name: value.value for name, value in found if value is not None}
+
+    return read
+
+
+texts_by_name = by_name(text)  # such as headers
+
+
+def plain(document: Document, node: yaml.Node, path: str) -> Any:
+    """Anything that JSON can say, its texts' variables filled in."""
+    if isinstance(node, yaml.SequenceNode):
+        items = [_read(document, plain, item, f"{path}[{index}]") for index, item in enumerate(node.value)]
+        return [item.value for item in items if item is not None]
+    if isinstance(node, yaml.MappingNode):
+        return {name: value.value for name, value in plain_by_name(document, node, path).items()}
+    kind = _kind(node)
+    if kind == "null":
+        return None
+    if kind == "bool":
+        return boolean(document, node, path)
+    if kind in ("int", "float"):
+        number = _number(node, "must be a number")
+        return int(number) if kind == "int" else float(number)
+    return text(document, node, path)
+
+
+def plain_by_name(document: Document, node: yaml.Node, path: str) -> dict[str, Value]:
+    """Values of which only somebody else knows what they should be, such as the settings of a rule."""
+    found = {name: _read(document, plain, item, f"{path}.{name}") for name, item in _entries(document, node, path)}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def one_or_list_of(reader: Reader, what: str) -> Reader:
+    def read(document: Document, node: yaml.Node, path: str) -> list[Value]:
+        if isinstance(node, yaml.SequenceNode):
+            return list(list_of(reader, what)(document, node, path))
+        return [Value(reader(document, node, path), _line(node), path)]
+
+    return read
 
 
 def object_of(schema: Schema) -> Reader:
@@ -210,14 +263,76 @@ def text_or(schema: Schema, text_field: str) -> Reader:
 
 # --- what a file may hold -------------------------------------------------------------------------------------------
 NAMES = list_of(text, "names")
+NETWORKS = list_of(text, "networks")
 SMALL = whole(2**15 - 1)
-LIMITS = ("budgets", "requests_per_minute", "tokens_per_minute", "max_parallel")
+POSITIVE = whole(2**31 - 1, 1)
+RATES: dict[str, Reader] = {
+    name: or_null(POSITIVE) for name in ("requests_per_minute", "tokens_per_minute", "max_parallel")
+}
+BUDGET = Schema(
+    {
+        "usd": decimal(1000 * ONE_MILLION, "an amount of US dollars"),
+        "tokens": whole(10**15),
+        "per": text,
+        "soft": decimal(Decimal(10**15), "an amount, in the budget's unit,"),
+        "timezone": text,
+        "when_spent": text,
+        "fallback_model": text,
+        "enabled": boolean,
+        "model": text,
+    },
+    required=("per",),
+)
+# Of the calls of one model, or of all: its budgets stand with it.
+BUDGET_OF_ALL = Schema({name: reader for name, reader in BUDGET.fields.items() if name != "model"}, BUDGET.required)
+LIMITS: dict[str, Reader] = {"budgets": list_of(object_of(BUDGET), "budgets"), **RATES}
+LIMITS_OF_ALL: dict[str, Reader] = {"budgets": list_of(object_of(BUDGET_OF_ALL), "budgets"), **RATES}
 
 ROUTE = Schema(
     {"provider": text, "upstream_model": text, "order": SMALL, "weight": SMALL, "enabled": boolean},
     required=("provider",),
 )
 MEMBERSHIP = Schema({"team": text, "role": text}, required=("team",))
+RULE = Schema(
+    {
+        "check": text,
+        "name": text,
+        "action": text,
+        "stage": text,
+        "settings": plain_by_name,
+        "message": text,
+        "block_with": text,
+        "answer": text,
+        "timeout_ms": whole(2**31 - 1),
+        "fail_open": boolean,
+        "dry_run": boolean,
+        "enabled": boolean,
+    },
+    required=("check",),
+)
+HOLDER = Schema({"team": text, "key": text}, required=())
+TOKEN_PRICES: dict[str, Reader] = {
+    "input_usd_per_mtok": usd,
+    "output_usd_per_mtok": usd,
+    **{
+        f"{name}_usd_per_mtok": or_null(usd)
+        for name in ("cached_input", "cache_write", "reasoning", "audio_input", "audio_output")
+    },
+}
+TIER = Schema(
+    {"from_prompt_tokens": POSITIVE, **TOKEN_PRICES},
+    required=("from_prompt_tokens", "input_usd_per_mtok", "output_usd_per_mtok"),
+)
+PRICE: dict[str, Reader] = {
+    **TOKEN_PRICES,
+    "request_usd": usd,
+    "image_usd": or_null(usd),
+    "tools_usd": by_name(usd),
+    "batch_percent": whole(100),
+    "tiers": list_of(object_of(TIER), "tiers"),
+    "prices_from": beginning,
+}
+
 SECTIONS: dict[str, Schema] = {
     "providers": Schema(
         {
@@ -237,7 +352,6 @@ SECTIONS: dict[str, Schema] = {
             "enabled": boolean,
         },
         required=("name",),
-        not_enforced=LIMITS,
     ),
     "models": Schema(
         {
@@ -249,18 +363,23 @@ SECTIONS: dict[str, Schema] = {
             "max_output_tokens": or_null(whole(2**31 - 1)),
             "time_budget_s": seconds,
             "enabled": boolean,
-            "input_usd_per_mtok": usd,
-            "output_usd_per_mtok": usd,
-            "cached_input_usd_per_mtok": or_null(usd),
-            "cache_write_usd_per_mtok": or_null(usd),
+            **PRICE,
+            **LIMITS_OF_ALL,
         },
         required=("name",),
-        not_enforced=LIMITS,
     ),
     "teams": Schema(
-        {"name": text, "cost_center": text, "models": or_null(NAMES), "disabled": boolean},
+        {
+            "name": text,
+            "cost_center": text,
+            "models": or_null(NAMES),
+            "networks": or_null(NETWORKS),
+            "disabled": boolean,
+            "prices": list_of(object_of(Schema({"model": text, **PRICE}, required=("model",))), "prices"),
+            **LIMITS,
+        },
         required=("name",),
-        not_enforced=(*LIMITS, "sharing"),
+        not_enforced=("sharing",),
     ),
     "users": Schema(
         {
@@ -268,9 +387,9 @@ SECTIONS: dict[str, Schema] = {
             "email": text,
             "teams": list_of(text_or(MEMBERSHIP, "team"), "teams"),
             "models": or_null(NAMES),
+            **LIMITS,
         },
         required=("username",),
-        not_enforced=LIMITS,
     ),
     "keys": Schema(
         {
@@ -281,13 +400,51 @@ SECTIONS: dict[str, Schema] = {
             "expires": or_null(moment),
             "endpoints": or_null(NAMES),
             "models": or_null(NAMES),
+            "networks": or_null(NETWORKS),
             "disabled": boolean,
+            **LIMITS,
         },
         required=("name",),
-        not_enforced=LIMITS,
+    ),
+    "wordlists": Schema(
+        {"name": text, "words": NAMES, "allow": NAMES, "description": text, "catch_disguises": boolean},
+        required=("name",),
+    ),
+    "policies": Schema(
+        {
+            "name": text,
+            "description": text,
+            "scope": one_or_list_of(text_or(HOLDER, "everyone"), "holders"),
+            "rules": list_of(object_of(RULE), "rules"),
+            "show_flags": boolean,
+            "header_overrides": text,
+            "log_request": boolean,
+            "log_reply": boolean,
+            "retention_days": SMALL,
+            "enabled": boolean,
+        },
+        required=("name",),
     ),
 }
-SECTIONS_NOT_ENFORCED = ("wordlists", "policies", "installation")
+# Sections that are one object, and not a list of them.
+SINGLE: dict[str, Schema] = {
+    "installation": Schema(
+        {
+            **LIMITS_OF_ALL,
+            "client_ip": object_of(Schema(RATES, required=())),
+            "timezone": text,
+            "when_redis_is_away": text,
+            "default_max_tokens": POSITIVE,
+            "blocks_to_throttle": or_null(POSITIVE),
+            "throttle_s": POSITIVE,
+            "currency": text,
+            "units_per_usd": decimal(ONE_MILLION, "an amount of that currency"),
+            "events_kept_days": or_null(POSITIVE),
+            "rollups_kept_days": or_null(POSITIVE),
+        },
+        required=(),
+    ),
+}
 
 
 # --- the file -------------------------------------------------------------------------------------------------------
@@ -383,13 +540,18 @@ def _variable(match: re.Match[str]) -> str:
 
 
 def _read_sections(document: Document, root: yaml.Node) -> None:
+    known = [*SECTIONS, *SINGLE]
     if not isinstance(root, yaml.MappingNode):
-        document.mistakes.append(Mistake(_line(root), "", f"must be sections: {', '.join(SECTIONS)}"))
+        document.mistakes.append(Mistake(_line(root), "", f"must be sections: {', '.join(known)}"))
         return
     for name, node in _entries(document, root, ""):
+        if name in SINGLE:
+            one = _read(document, or_null(object_of(SINGLE[name])), node, name)
+            document.sections[name] = [one.value] if one and one.value else []
+            continue
         schema = SECTIONS.get(name)
         if schema is None:
-            document.mistakes.append(Mistake(_line(node), name, _unknown(name, list(SECTIONS), SECTIONS_NOT_ENFORCED)))
+            document.mistakes.append(Mistake(_line(node), name, _unknown(name, known, ())))
             continue
         value = _read(document, or_null(list_of(object_of(schema), name)), node, name)
         items = (value.value if value else None) or []

@@ -1,4 +1,5 @@
-"""A month in the life of an invented company, for `manage.py seed_demo`: its people, models and calls.
+"""A month in the life of an invented company, for `manage.py seed_demo`: its people, models and calls, and what its
+policies (gateway_project.demo_policies) found in them. What they may spend: gateway_project.demo_limits.
 
 Everything that chance decides comes from one `random.Random`, so a seed and an end give the same month again; only the
 keys' secrets are really random, and nobody ever sees them.
@@ -18,12 +19,16 @@ from django.db import transaction
 
 from accounts.models import ApiKey, Membership, Team, User
 from accounts.services import create_key, create_user, touch_keys
+from accounts.time_ids import to_unix_us
+from gateway_project import demo_limits, demo_policies
+from policies import recording
+from policies.models import Policy
 from proxy.models import Model, Provider, Route
 from usage.models import ModelPrice
 from usage.price_list import price_of
 from usage.pricing import Price, TokenUsage, cost
 from usage.rollups import roll_up_all
-from usage.services import EVENT_COLUMNS, Row, insert_events, new_event_id, set_price, to_unix_us
+from usage.services import EVENT_COLUMNS, Row, insert_events, new_event_id, set_price
 
 HOUR = timedelta(hours=1)
 BATCH_ROWS = 500
@@ -105,6 +110,7 @@ _TROUBLES = (
     (9, 499, "client_left"),
     (8, 429, "rate_limit_exceeded"),
     (5, 400, ""),
+    (4, 400, "policy_violation"),
     (4, 404, "model_not_found"),
     (3, 401, "invalid_api_key"),
     (3, 502, "upstream_unavailable"),
@@ -123,6 +129,7 @@ class Made:
     keys: int
     providers: int
     models: int
+    policies: int
     calls: int
     cost_nano_usd: int
 
@@ -134,27 +141,32 @@ def seed(rng: random.Random, end: datetime, days: int, calls: int) -> Made:
     with transaction.atomic():
         prices = _make_models(start)
         keys = [(key, _make_key(key, start)) for key in KEYS]
+        demo_limits.make([row for _, row in keys], start)
+        found = demo_policies.make(sorted({row.team for _, row in keys}, key=str), start)
     total = 0
     batch: list[Row] = []
+    findings: list[dict[str, Any]] = []
     last_used: dict[int, datetime] = {}
     for event in _traffic(rng, keys, prices, start, end.astimezone(UTC), calls):
         total += event["cost_nano_usd"] or 0
         if event["key_id"]:
             last_used[event["key_id"]] = _moment(event["at"])
         batch.append(tuple(event[name] for name in EVENT_COLUMNS))
+        findings += found.in_call(rng, event)
         if len(batch) == BATCH_ROWS:
             insert_events(batch)
             batch.clear()
     insert_events(batch)
+    recording.record(findings)
     touch_keys(last_used)
     roll_up_all()
     added = {kind: count - before[kind] for kind, count in _counts().items()}
-    return Made(added[Team], added[User], added[ApiKey], added[Provider], added[Model], calls, total)
+    return Made(added[Team], added[User], added[ApiKey], added[Provider], added[Model], added[Policy], calls, total)
 
 
 def _counts() -> dict[type, int]:
     """A person's own team does not count: it comes with them."""
-    counts: dict[type, int] = {kind: kind.objects.count() for kind in (User, ApiKey, Provider, Model)}
+    counts: dict[type, int] = {kind: kind.objects.count() for kind in (User, ApiKey, Provider, Model, Policy)}
     return counts | {Team: Team.objects.filter(personal_of=None).count()}
 
 
@@ -289,6 +301,8 @@ def _event(
         "user_agent": key.program,
         "organization": "",
         "trace_id": f"{rng.getrandbits(128):032x}" if not key.owner else "",
+        "above_hold": False,
+        "units": {},
         "tags": {"app": key.name} if not key.owner else {},
     }
     return event | (_NOBODY if status == 401 else {})

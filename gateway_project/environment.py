@@ -10,11 +10,13 @@ import json
 import os
 import secrets
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import environ
 from django.core.exceptions import ImproperlyConfigured
 
 TRUE = frozenset({"1", "true", "yes", "on", "y", "t"})
+MAIL_PORTS = {"smtp": 25, "smtp+tls": 587, "smtps": 587, "smtp+ssl": 465}
 FALSE = frozenset({"0", "false", "no", "off", "n", "f", ""})
 
 
@@ -63,6 +65,29 @@ def database(name: str, default: str) -> dict[str, object]:
         raise ImproperlyConfigured(f"{name} is not a database URL.") from error
     if "." not in str(config.get("ENGINE")):  # an unknown scheme is handed through as it is
         raise ImproperlyConfigured(f"{name} is not a database URL that Gatehouse knows.")
+    return config
+
+
+def web_address(name: str) -> str:
+    """A URL of a web site, "" when none is given. Raises ImproperlyConfigured."""
+    value = text(name).strip()
+    parts = urlsplit(value)
+    if value and (parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment):
+        raise ImproperlyConfigured(f"{name} must be like https://gateway.example.org.")
+    return value
+
+
+def email(name: str) -> dict[str, object]:
+    """Django's settings for a mail server such as smtp+tls://user:password@host:587. Raises ImproperlyConfigured."""
+    try:
+        config: dict[str, object] = environ.Env.email_url_config(text(name))
+        scheme = urlsplit(text(name)).scheme
+    except Exception as error:  # as above
+        raise ImproperlyConfigured(f"{name} is not the URL of a mail server.") from error
+    if scheme in MAIL_PORTS:
+        if not config["EMAIL_HOST"]:
+            raise ImproperlyConfigured(f"{name} names no host.")
+        config["EMAIL_PORT"] = config["EMAIL_PORT"] or MAIL_PORTS[scheme]
     return config
 
 

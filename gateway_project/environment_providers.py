@@ -17,8 +17,8 @@ from django.core.exceptions import ImproperlyConfigured, ValidationError
 from django.db import transaction
 
 from accounts import versions
+from accounts.encryption import Undecryptable
 from gateway_project import environment
-from proxy.encryption import Undecryptable
 from proxy.models import MODEL_NAME, PROVIDER_NAME, Model, Provider, Route
 from proxy.providers import presets
 from proxy.ssrf import RefusedUrl, split_url
@@ -91,7 +91,7 @@ def _usual(kind: str) -> Wanted | None:
             "%s is set, but not %s: there is no provider %s", presets.environment_key(kind)[0], variable, kind
         )
         return None
-    return Wanted(kind, kind, base_url, credential, _listed_models(kind))
+    return Wanted(kind, kind, base_url, credential, listed_models(kind))
 
 
 def _own_variables() -> dict[str, dict[str, str]]:
@@ -120,7 +120,7 @@ def _own(name: str, variables: dict[str, str], usual: Wanted | None) -> Wanted:
     for model in models:
         _check(MODEL_NAME, model, f"{variables.get('MODELS')} holds {model!r}, which is not a model's name.")
     if not models and is_called_by_kind:
-        models = _listed_models(kind)
+        models = listed_models(kind)
     credential = given.get("KEY") or (usual.credential if usual else "")
     return Wanted(name, kind, base_url, credential, tuple(dict.fromkeys(models)))
 
@@ -145,7 +145,7 @@ def _check(validator: object, value: str, message: str) -> None:
         raise ImproperlyConfigured(message) from None
 
 
-def _listed_models(kind: str) -> tuple[str, ...]:
+def listed_models(kind: str) -> tuple[str, ...]:
     """The models that are known of the provider. None where each customer names their own (Azure's deployments)."""
     if not presets.default_base_url(kind):
         return ()

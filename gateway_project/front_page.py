@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from django.http import HttpRequest
 from django.urls import reverse
+from django.utils import timezone
 
 from accounts.models import ApiKey
+from policies import findings
 from proxy import selectors
 from usage import dashboard
+from usage.dashboard import Card
+
+HOUR = timedelta(hours=1)
+DAY = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +33,9 @@ def fill(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     """unfold's DASHBOARD_CALLBACK. Figures only for those who may look at usage."""
     context["title"] = "Overview"
     context["may_see_usage"] = request.user.has_perm("usage.view_usageevent")
-    figures = dashboard.figures() if context["may_see_usage"] else {"quiet": True}
+    figures: dict[str, Any] = dashboard.figures() if context["may_see_usage"] else {"quiet": True}
+    if not figures["quiet"] and request.user.has_perm("policies.view_finding"):
+        figures["cards"].append(policies_card())
     context.update(figures)
     if figures["quiet"]:
         models = selectors.callable_models()
@@ -34,6 +43,21 @@ def fill(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
         context["base_url"] = request.build_absolute_uri("/v1")
         context["model"] = next(iter(models), "MODEL")
     return context
+
+
+def policies_card() -> Card:
+    """What rules stopped, and what they changed: calls, not findings, for one call may have several."""
+    now = timezone.now()
+    hour, day = findings.acted_since(now - HOUR), findings.acted_since(now - DAY)
+    return Card(
+        "Stopped by policies",
+        "policy",
+        f"{hour.blocked:,}",
+        f"{hour.changed:,} changed",
+        f"{day.blocked:,}",
+        f"{day.changed:,} changed",
+        url=reverse("admin:policies_finding_overview"),
+    )
 
 
 def steps(request: HttpRequest, models: list[str]) -> list[Step]:

@@ -13,7 +13,7 @@ import time
 from asyncio import to_thread
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from django.conf import settings
 from django.db import connection
@@ -22,15 +22,24 @@ from accounts import versions
 from accounts.authentication import Authenticator
 from accounts.keys import Peppers
 from gateway_project import checks, environment_providers
+from policies import book, recording
+from policies.engine import Chain
 from proxy.asgi import Door
 from proxy.call import Receive, Send
 from proxy.gateway import Gateway, Limits
+from proxy.moderation import Moderator
 from proxy.snapshot import Holder
 from proxy.upstream import AiohttpUpstream
 from proxy.watch import Watch
 from usage import metrics
 from usage.flusher import Flusher
 from usage.journal import Journal
+from usage.ledger.base import Ledger
+from usage.ledger.memory import MemoryLedger
+from usage.limits import Holder as LimitHolder
+
+if TYPE_CHECKING:
+    from usage.ledger.redis import RedisLedger
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +63,9 @@ class Lifespan:
         self._door = door
         self._closers: list[Callable[[], object]] = []
         self.holder = Holder()
+        self.policies = book.Holder(Chain)
+        self.limits = LimitHolder(reads_books=not settings.REDIS_URL)
+        self._ledger: RedisLedger | None = None
 
     async def __call__(self, receive: Receive, send: Send) -> None:
         await receive()
@@ -82,22 +94,41 @@ class Lifespan:
         authenticator = Authenticator(peppers, settings.KEY_CACHE_SIZE)
         self._closers.append(authenticator.close)
         watch = Watch(
-            {versions.IDENTITY: authenticator.refresh, versions.CATALOGUE: self.holder.refresh},
+            {
+                versions.IDENTITY: authenticator.refresh,
+                versions.CATALOGUE: self.holder.refresh,
+                versions.POLICIES: self.policies.refresh,
+                versions.LIMITS: self.limits.refresh,
+            },
             on_confirmed=lambda: self._confirm(authenticator),
             on_looked=lambda: metrics.SNAPSHOT_AGE.set(self.holder.age_s),
             is_due=lambda: self.holder.is_due,
+            on_look=self.limits.reread,
         )
+        journal = Journal(settings.DATA_DIR / "journal")
+        flusher = Flusher(journal, also=recording.record)
+        # Budgets begin where the books are, and the books with what a process before us has left.
+        await to_thread(_in_thread, flusher.adopt)
         await to_thread(_in_thread, watch.load)
         watch.start()
         self._closers.append(watch.stop)
-        journal = Journal(settings.DATA_DIR / "journal")
-        flusher = Flusher(journal)
         flusher.start()
         self._closers.append(flusher.stop)
         user_agent = f"gatehouse/{installation_id()}"
         upstream = AiohttpUpstream(user_agent)
         self._upstream = upstream
-        self._door.gateway = Gateway(authenticator, self.holder, upstream, journal, limits(), user_agent.encode())
+        self._door.gateway = Gateway(
+            authenticator,
+            self.holder,
+            upstream,
+            journal,
+            limits(),
+            user_agent.encode(),
+            self.policies,
+            Moderator(self.holder, upstream).moderate,
+            self.limits,
+            await self._open_ledger(),
+        )
         settle_down()
 
     async def stop(self) -> None:
@@ -105,9 +136,21 @@ class Lifespan:
             self._door.gateway = None
             await self._wait_for_calls()
             await self._upstream.close()
+            if self._ledger is not None:
+                await self._ledger.stop()
         for close in reversed(self._closers):
             await to_thread(close)
         self._closers.clear()
+
+    async def _open_ledger(self) -> Ledger:
+        """In memory where there is one web process, in Redis where there may be more."""
+        if not settings.REDIS_URL:
+            return MemoryLedger(self.limits)
+        from usage.ledger.redis import RedisLedger  # here: a process without Redis need not load its client
+
+        self._ledger = RedisLedger(settings.REDIS_URL, self.limits)
+        await self._ledger.start()
+        return self._ledger
 
     async def _wait_for_calls(self) -> None:
         """The server has cancelled what took too long; let those calls say goodbye and close their books."""

@@ -11,6 +11,7 @@ from django.http import HttpRequest
 from django.urls import reverse
 from unfold.dataclasses import SearchResult
 
+# Of each entry: its name, its icon, and the model whose list it is, or model/page: another page of that model's admin.
 SECTIONS = (
     (
         "People & keys",
@@ -29,15 +30,47 @@ SECTIONS = (
         ),
     ),
     (
+        "Policies",
+        (
+            ("Policies", "policy", "policies.policy"),
+            ("Word lists", "dictionary", "policies.wordlist"),
+            ("Findings", "troubleshoot", "policies.finding"),
+            ("Logged content", "forum", "policies.loggedcontent"),
+            ("Looks at content", "visibility", "policies.contentview"),
+        ),
+    ),
+    (
         "Usage",
         (
+            ("Spend & usage", "bar_chart", "usage.usageevent/usage_dashboard"),
+            ("Chargeback", "request_quote", "usage.usageevent/usage_chargeback"),
             ("Events", "receipt_long", "usage.usageevent"),
             ("Prices", "payments", "usage.modelprice"),
+            ("Re-ratings", "price_change", "usage.rerating"),
+        ),
+    ),
+    (
+        "Limits & money",
+        (
+            ("Budgets", "account_balance_wallet", "usage.budget"),
+            ("Rate limits", "speed", "usage.limit"),
+            ("Money & limits", "tune", "usage.moneysettings"),
+        ),
+    ),
+    (
+        "Alerts",
+        (
+            ("Alerts", "notifications", "usage.alert"),
+            ("Rules", "rule", "usage.alertrule"),
+            ("Destinations", "send", "usage.alertdestination"),
         ),
     ),
 )
 
-SEARCHED = ("accounts.apikey", "accounts.team", "accounts.user", "proxy.provider", "proxy.model")
+SEARCHED = (
+    *("accounts.apikey", "accounts.team", "accounts.user", "proxy.provider", "proxy.model"),
+    *("policies.policy", "policies.wordlist"),
+)
 MAX_CANDIDATES = 100
 MAX_RESULTS_EACH = 8
 
@@ -54,11 +87,20 @@ def sections(request: HttpRequest) -> list[dict[str, Any]]:
         ]
         if items:
             found.append({"title": title, "separator": True, "items": items})
+    _mark_active([item for section in found for item in section["items"]], request.path)
     return found
 
 
+def _mark_active(items: list[dict[str, Any]], path: str) -> None:
+    """The one whose address is most of this page's: some pages are below the list of their model."""
+    within = [item for item in items[1:] if path.startswith(item["link"])]
+    shown = max(within, key=lambda item: len(item["link"]), default=items[0] if path == items[0]["link"] else None)
+    for item in items:
+        item["active"] = item is shown
+
+
 def search(request: HttpRequest, term: str) -> list[SearchResult]:
-    """Keys, people, teams, providers and models by name: a few of each, so that one letter does not list thousands."""
+    """What has a name, by it: a few of each kind, so that one letter does not list thousands."""
     results = []
     for label in SEARCHED:
         if not _may_view(request, label):
@@ -83,11 +125,13 @@ def _best(queryset: QuerySet[Any], term: str) -> list[Any]:
 
 
 def _may_view(request: HttpRequest, label: str) -> bool:
-    return admin.site.get_model_admin(apps.get_model(label)).has_view_permission(request)
+    model, _, _ = label.partition("/")
+    return admin.site.get_model_admin(apps.get_model(model)).has_view_permission(request)
 
 
 def _list_url(label: str) -> str:
-    return reverse(f"admin:{label.replace('.', '_')}_changelist")
+    model, _, page = label.partition("/")
+    return reverse(f"admin:{page}" if page else f"admin:{model.replace('.', '_')}_changelist")
 
 
 def _icon(label: str) -> str:

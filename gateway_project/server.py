@@ -12,9 +12,12 @@ import asyncio
 import os
 import secrets
 import socket
+import sys
+import time
 from typing import Any
 
 import uvicorn
+from gunicorn.arbiter import Arbiter
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn_worker import UvicornWorker
 
@@ -24,6 +27,7 @@ from django.conf import settings
 
 KEEP_ALIVE_S = 75  # pooled SDK clients keep theirs for a minute; who closes first resets the other
 MAX_HEADERS = 100
+RESTART_PAUSE_S = 1.0
 # Read once: Django's settings object costs a microsecond at each look.
 MAX_HEADER_BYTES = settings.MAX_HEADER_BYTES
 HEADER_TIMEOUT_S = settings.HEADER_TIMEOUT_S
@@ -199,6 +203,17 @@ class Worker(UvicornWorker):
         # gunicorn kills at its own graceful timeout, which gunicorn.conf.py sets a little later than this one.
         self.config.timeout_graceful_shutdown = settings.GRACEFUL_TIMEOUT_S
         self.config.timeout_keep_alive = KEEP_ALIVE_S
+
+    def run(self) -> None:
+        """A worker that takes the place of a dead one and cannot start (the database is away) tries again: gunicorn
+        takes uvicorn's exit code for "none can ever start", and would end the workers that are well."""
+        try:
+            super().run()
+        except SystemExit as ended:
+            if ended.code != Arbiter.WORKER_BOOT_ERROR or self.age <= self.cfg.workers:
+                raise
+            time.sleep(RESTART_PAUSE_S)
+            sys.exit(1)
 
 
 def main() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import environ
 from django.templatetags.static import static
 from django.urls import reverse_lazy
 
@@ -31,6 +30,7 @@ CSRF_TRUSTED_ORIGINS = env.words("CSRF_TRUSTED_ORIGINS")
 TRUSTED_PROXIES = env.words("TRUSTED_PROXIES")
 CORS_ALLOWED_ORIGINS = env.words("CORS_ALLOWED_ORIGINS")
 REDIS_URL = env.text("REDIS_URL")
+PUBLIC_URL = env.web_address("PUBLIC_URL")
 
 # --- the data plane -------------------------------------------------------------------------------------------------
 MAX_BODY_BYTES = int(env.number("MAX_BODY_BYTES", 10 * 1024 * 1024, 1024))
@@ -43,6 +43,10 @@ DETACHED_LIMIT_S = env.number("DETACHED_LIMIT_S", 60, 0)
 GRACEFUL_TIMEOUT_S = int(env.number("GRACEFUL_TIMEOUT_S", 30, 0))
 KEY_CACHE_SIZE = int(env.number("KEY_CACHE_SIZE", 10_000, 1))
 METRICS_TOKEN = env.text("METRICS_TOKEN")
+
+# --- what is kept ---------------------------------------------------------------------------------------------------
+FINDINGS_RETENTION_DAYS = int(env.number("FINDINGS_RETENTION_DAYS", 90, 1))
+ALERTS_RETENTION_DAYS = int(env.number("ALERTS_RETENTION_DAYS", 365, 1))
 
 # --- Django ---------------------------------------------------------------------------------------------------------
 ROOT_URLCONF = "gateway_project.urls"
@@ -131,6 +135,9 @@ AUTH_PASSWORD_VALIDATORS = [
     for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
 ]
 
+# The page of a policy has some twenty fields for each rule.
+DATA_UPLOAD_MAX_NUMBER_FIELDS = 10_000
+
 LANGUAGE_CODE = "en"
 TIME_ZONE = env.text("TIME_ZONE", "UTC")
 USE_TZ = True
@@ -187,13 +194,25 @@ CELERY_BEAT_SCHEDULE_FILENAME = str(DATA_DIR / "celerybeat-schedule")
 CELERY_BEAT_SCHEDULE = {
     # Expires: what a stopped worker did not do must not pile up for it.
     "roll up usage": {"task": "usage.tasks.roll_up", "schedule": 20.0, "options": {"expires": 20}},
+    # Each time for a minute at most, so oftener than once a day.
+    "delete old usage": {"task": "usage.tasks.prune", "schedule": 3600.0, "options": {"expires": 3600}},
+    "moderate what waits": {"task": "policies.tasks.moderate_pending", "schedule": 5.0, "options": {"expires": 5}},
+    "watch for alerts": {"task": "usage.alert_tasks.check", "schedule": 30.0, "options": {"expires": 30}},
+    "send alerts": {"task": "usage.alert_tasks.send", "schedule": 10.0, "options": {"expires": 10}},
+    "forget old alerts": {"task": "usage.alert_tasks.purge", "schedule": 600.0, "options": {"expires": 600}},
+    "purge what policies kept": {"task": "policies.tasks.purge", "schedule": 600.0, "options": {"expires": 600}},
 }
+# Policies may not import the data plane, which knows the providers and the way out: they find it here at run time.
+MODERATION_CLIENT = "proxy.moderation.ask_now"
 
 # --- e-mail ---------------------------------------------------------------------------------------------------------
-if env.text("EMAIL_URL"):
-    vars().update(environ.Env.email_url_config(env.text("EMAIL_URL")))
+EMAIL_IS_SET_UP = bool(env.text("EMAIL_URL"))
+if EMAIL_IS_SET_UP:
+    vars().update(env.email("EMAIL_URL"))
 else:
     EMAIL_BACKEND = "django.core.mail.backends.console.EmailBackend"
+EMAIL_TIMEOUT = 10  # seconds, of each step
+DEFAULT_FROM_EMAIL = SERVER_EMAIL = env.text("EMAIL_FROM", "gatehouse@localhost")
 
 # --- logs: JSON lines on stdout, the request id in each ------------------------------------------------------------
 LOG_LEVEL = env.text("LOG_LEVEL", "INFO").upper()

@@ -4,7 +4,12 @@ from django.contrib import admin
 from django.urls import path, reverse_lazy
 from django.views.generic import RedirectView
 
+from usage.api import ChargebackView
+from usage.me import MyUsageView
+
 urlpatterns = [
     path("", RedirectView.as_view(url=reverse_lazy("admin:index"))),
     path("admin/", admin.site.urls),
+    path("api/v1/me/usage", MyUsageView.as_view(), name="api_my_usage"),
+    path("api/v1/usage/chargeback", ChargebackView.as_view(), name="api_chargeback"),
 ]

@@ -15,7 +15,9 @@ class ProxyConfig(AppConfig):
         from proxy import selectors
         from proxy.endpoints import ENDPOINTS
 
-        catalogue.set_names(models=selectors.model_names, endpoints=lambda: list(ENDPOINTS))
+        catalogue.set_names(
+            models=selectors.model_names, endpoints=lambda: list(ENDPOINTS), providers=selectors.provider_names
+        )
         for model in ("Provider", "Model", "Route"):
             for signal in (post_save, post_delete):
                 signal.connect(_bump, sender=self.get_model(model), dispatch_uid=f"catalogue {model}")

@@ -6,14 +6,14 @@ shape, and books that are closed exactly once however a call ends. Views get a C
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import re
 from asyncio import CancelledError
 from collections.abc import Awaitable, Callable
-from functools import lru_cache, partial
+from functools import partial
 
-from proxy import books, errors, views
+from accounts.addresses import TrustedProxies
+from proxy import admission, books, errors, views
 from proxy.call import JSON, Call, Header, Receive, Scope, Send
 from proxy.errors import GatewayError, LoopDetected, MethodNotAllowed, ShuttingDown, UnknownUrl
 from proxy.gateway import Gateway
@@ -28,8 +28,6 @@ AZURE_PATH = re.compile(
 )
 MODEL_PREFIXES = ("/v1/models/", "/models/", "/openai/models/", "/openai/v1/models/")
 # "203.0.113.5:50123", "[2001:db8::1]:443", "[2001:db8::1]"
-FORWARDED_HOST = re.compile(r"([0-9.]+):\d+|\[([0-9A-Fa-f:.]+)\](?::\d+)?")
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 SLASHES = re.compile(r"/{2,}")
 # Calls without a valid key are anybody's: beyond so many a second they are answered and counted, but not written down.
 ANONYMOUS_EVENTS_PER_S = 20.0
@@ -41,7 +39,8 @@ POST_VIEWS: dict[str, View] = {
     "embeddings": views.embeddings,
 }
 EXPOSED = (
-    "x-request-id, x-gatehouse-provider, x-gatehouse-model, x-gatehouse-cost-usd, x-gatehouse-upstream-request-id, "
+    "x-request-id, x-gatehouse-provider, x-gatehouse-model, x-gatehouse-cost-usd, x-gatehouse-flags, "
+    "x-gatehouse-upstream-request-id, "
     "retry-after, x-ratelimit-limit-requests, x-ratelimit-remaining-requests, x-ratelimit-reset-requests, "
     "x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens"
 )
@@ -57,8 +56,7 @@ class Door:
         self.active = 0  # calls under way
         self._cors_origins = frozenset(origin.encode() for origin in cors_origins)
         self._any_origin = "*" in cors_origins
-        self._trusted = [ipaddress.ip_network(network, strict=False) for network in trusted_proxies]
-        self._is_trusted = lru_cache(maxsize=1024)(self._find_trusted)
+        self._proxies = TrustedProxies(trusted_proxies)
         self._bind_request_id = bind_request_id
         self._anonymous_left, self._anonymous_at = ANONYMOUS_BURST, 0.0  # a bucket of tokens; unix seconds
 
@@ -141,6 +139,7 @@ class Door:
         if is_anonymous and not self._may_write_anonymous(call.at_us / 1e6):
             metrics.UNRECORDED.inc()
             return
+        admission.settle(gateway, call)
         books.settle(gateway.journal, call, error)
 
     def _may_write_anonymous(self, now: float) -> bool:
@@ -177,35 +176,8 @@ class Door:
     # --- who is behind the proxies ---
 
     def _client_ip(self, call: Call) -> str:
-        """The caller's address: the last one in x-forwarded-for that no trusted proxy has."""
         client = call.scope.get("client")
-        peer = read_address(client[0]) if client else None
-        if peer is None:
-            return ""
-        if not self._trusted or not self._is_trusted(peer):
-            return str(peer)
-        for hop in reversed(call.header(b"x-forwarded-for").split(",")):
-            address = read_address(hop.strip())
-            if address is None:
-                break
-            peer = address
-            if not self._is_trusted(peer):
-                break
-        return str(peer)
-
-    def _find_trusted(self, address: Address) -> bool:
-        return any(address in network for network in self._trusted)
-
-
-@lru_cache(maxsize=4096)
-def read_address(text: str) -> Address | None:
-    """An IP address as a socket or a proxy writes it: with a port, or IPv4 in the clothes of IPv6, perhaps."""
-    host = FORWARDED_HOST.fullmatch(text)
-    try:
-        address = ipaddress.ip_address(host[1] or host[2] if host else text)
-    except ValueError:
-        return None
-    return getattr(address, "ipv4_mapped", None) or address
+        return self._proxies.caller(client[0] if client else "", call.header(b"x-forwarded-for"))
 
 
 def normalise(path: str) -> str:

@@ -13,10 +13,9 @@ from proxy.call import Call
 from proxy.errors import GatewayError, InvalidRequest, LedgerUnavailable
 from proxy.snapshot import Candidate
 from usage.journal import Journal
-from usage.pricing import Price, TokenUsage, cost
+from usage.pricing import Price, TokenUsage, cost, event_columns
 
 MAX_TAGS = 20
-ESTIMATED_BYTES_PER_TOKEN = 4
 # What a call costs is not known when the gateway dies in its middle: this stands until `settle` replaces it.
 UNSETTLED = {
     "status": 0,
@@ -29,6 +28,8 @@ UNSETTLED = {
     "latency_us": 0,
     "first_byte_us": None,
     "attempts": 1,
+    "above_hold": False,
+    "units": {},
 }
 NOTHING_USED = {
     "prompt_tokens": 0,
@@ -39,6 +40,8 @@ NOTHING_USED = {
     "estimated": False,
     "cost_nano_usd": 0,
     "attempts": 0,
+    "above_hold": False,
+    "units": {},
 }
 
 
@@ -93,7 +96,7 @@ def open_call(journal: Journal, call: Call, facts: dict[str, Any], candidate: Ca
         **facts,
         **UNSETTLED,
         "prompt_tokens": prompt_tokens,
-        "cost_nano_usd": _cost(used, candidate.price),
+        "cost_nano_usd": _cost(used, candidate.price_for(facts["team_id"])),
     }
     try:
         journal.open(record)
@@ -106,15 +109,7 @@ def open_call(journal: Journal, call: Call, facts: dict[str, Any], candidate: Ca
 
 def used(usage: TokenUsage, price: Price | None) -> dict[str, Any]:
     """The columns that say what was used and what it costs; cost None: the price is not known."""
-    return {
-        "prompt_tokens": usage.prompt,
-        "completion_tokens": usage.completion,
-        "cached_tokens": usage.cached,
-        "cache_write_tokens": usage.cache_write,
-        "reasoning_tokens": usage.reasoning,
-        "estimated": usage.estimated,
-        "cost_nano_usd": _cost(usage, price),
-    }
+    return {**event_columns(usage), "cost_nano_usd": _cost(usage, price)}
 
 
 def settle(journal: Journal, call: Call, error: GatewayError | None) -> None:
@@ -127,11 +122,12 @@ def settle(journal: Journal, call: Call, error: GatewayError | None) -> None:
         "latency_us": call.elapsed_us(),
         "first_byte_us": call.first_byte_us,
     }
+    extras = {} if call.passage is None else call.passage.extras(call.facts)
     if call.opened:
-        journal.settle({**call.outcome, **ending, "id": call.id})
+        journal.settle({**call.outcome, **ending, **extras, "id": call.id})
         return
     try:
-        journal.whole({**call.facts, **NOTHING_USED, **ending})
+        journal.whole({**call.facts, **NOTHING_USED, **ending, **extras})
     except OSError:
         # Nobody was asked and nothing was spent: the refusal stands, and the log of the disk says why it is missing.
         return
@@ -160,31 +156,9 @@ def read_tags(header: str) -> dict[str, str]:
     return tags
 
 
-def estimate_prompt_tokens(exchange: Exchange) -> int:
-    """About four bytes of text a token. Images, audio and files are not text and are not counted here."""
-    body = exchange.body
-    return (_text_bytes(body.get("messages", body.get("prompt", body.get("input")))) + 3) // ESTIMATED_BYTES_PER_TOKEN
-
-
 def _storable(text: str) -> str:
     """Without halves of surrogate pairs, which no file and no database takes."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
-
-
-def _text_bytes(value: Any) -> int:
-    if isinstance(value, str):
-        return len(value) if value.isascii() else len(value.encode("utf-8", "replace"))
-    if isinstance(value, list):
-        total = 0
-        for item in value:
-            if isinstance(item, int):
-                total += ESTIMATED_BYTES_PER_TOKEN  # the prompt is given as tokens
-            elif isinstance(item, dict):
-                total += _text_bytes(item.get("content", item.get("text")))
-            else:
-                total += _text_bytes(item)
-        return total
-    return 0
 
 
 def _error_code(call: Call, error: GatewayError | None) -> str:

@@ -39,10 +39,10 @@ class Call:
 
     __slots__ = (
         "_armed_at", "_body_complete", "_body_is_late", "_deadline_at", "_detached_until", "_interrupted", "_late",
-        "_loop", "_receive", "_relay", "_seen", "_since", "_task", "_timer", "_watch", "at_us", "client_gone",
-        "detached_limit_s", "ended", "extra_headers", "facts", "first_byte_us", "headers", "id", "method", "opened",
-        "outcome", "path", "progress", "replied", "request_id", "scope", "send_message", "sending", "started_ns",
-        "status", "streaming",
+        "_loop", "_receive", "_relay", "_seen", "_since", "_task", "_timer", "_watch", "admission", "at_us",
+        "client_gone", "detached_limit_s", "ended", "extra_headers", "facts", "first_byte_us", "headers", "id",
+        "method", "opened", "outcome", "passage", "path", "progress", "replied", "request_id", "scope", "send_message",
+        "sending", "started_ns", "status", "streaming",
     )  # fmt: skip
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -73,6 +73,10 @@ class Call:
         self.facts: dict[str, Any] | None = None
         self.outcome: dict[str, Any] = {}
         self.opened = False
+        # Its way through the policies, see proxy.passage; None: no policy holds for it.
+        self.passage: Any = None
+        # What is held for it, see proxy.admission; None: nothing limits it.
+        self.admission: Any = None
         self._loop: AbstractEventLoop = asyncio.get_running_loop()
         self._task: asyncio.Task[Any] | None = None
         self._timer: TimerHandle | None = None

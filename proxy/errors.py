@@ -4,16 +4,22 @@ GatewayError
 ├── InvalidRequest        400  malformed, missing or wrong field (`param`)
 ├── Unauthenticated       401  no, unknown, revoked or expired key: one message for all
 ├── EndpointNotAllowed    403
+├── AddressNotAllowed     403  the key may not be used from there
+├── PolicyViolation       400  a rule blocks; the message is the rules' own
 ├── ModelNotFound         404  unknown, disabled, or not for this key
 ├── UnknownUrl            404
 ├── MethodNotAllowed      405
 ├── BodyTooSlow           408
 ├── BodyTooLarge          413
 ├── UnsupportedMediaType  415
+├── RateLimited           429  too many at once or in a minute; also what other calls hold of a budget
+├── BudgetSpent           429  and trying again does not help
+├── UnpricedModel         400  nobody knows what it costs, and the call is on a budget
 ├── ClientLeft            499  nobody reads this; it is how the event is marked
 ├── NoProvider            503
 ├── KeyLookupUnavailable  503
-├── LedgerUnavailable     503  the call could not be written down, so it is not made
+├── LedgerUnavailable     503  the call could not be written down or held for, so it is not made
+├── CheckUnavailable      503  a check broke, and its rule fails closed
 ├── ShuttingDown          503
 ├── LoopDetected          508  one of our providers is ourselves
 ├── ProviderError         as sent; 401 and 403 become 502
@@ -51,6 +57,10 @@ class InvalidRequest(GatewayError):
     status, type, code = 400, "invalid_request_error", None
 
 
+class PolicyViolation(GatewayError):
+    status, type, code = 400, "invalid_request_error", "policy_violation"
+
+
 class Unauthenticated(GatewayError):
     status, type, code = 401, "invalid_request_error", "invalid_api_key"
 
@@ -63,6 +73,33 @@ class Unauthenticated(GatewayError):
 
 class EndpointNotAllowed(GatewayError):
     status, type, code = 403, "invalid_request_error", "endpoint_not_allowed"
+
+
+class AddressNotAllowed(GatewayError):
+    status, type, code = 403, "invalid_request_error", "address_not_allowed"
+
+
+class UnpricedModel(GatewayError):
+    status, type, code = 400, "invalid_request_error", "unpriced_model"
+
+
+class RateLimited(GatewayError):
+    """`kind`: requests or tokens. `wait_ms`: when to come again, milliseconds."""
+
+    status, type, code = 429, "requests", "rate_limit_exceeded"
+
+    def __init__(self, message: str, kind: str, wait_ms: int) -> None:
+        # Whole seconds are all that HTTP knows (RFC 9110, 10.2.3); OpenAI's clients look at the milliseconds first.
+        headers = {"retry-after": str(-(-wait_ms // 1000)), "retry-after-ms": str(wait_ms)}
+        super().__init__(message, headers=headers)
+        self.type = kind
+
+
+class BudgetSpent(GatewayError):
+    status, type, code = 429, "insufficient_quota", "insufficient_quota"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, headers={"x-should-retry": "false"})
 
 
 class ModelNotFound(GatewayError):
@@ -108,6 +145,10 @@ class KeyLookupUnavailable(GatewayError):
 
 class LedgerUnavailable(GatewayError):
     status, type, code = 503, "server_error", "ledger_unavailable"
+
+
+class CheckUnavailable(GatewayError):
+    status, type, code = 503, "server_error", "check_failed"
 
 
 class ShuttingDown(GatewayError):

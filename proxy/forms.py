@@ -20,9 +20,9 @@ from unfold.widgets import (
     UnfoldBooleanSwitchWidget,
 )
 
+from accounts.encryption import Undecryptable
 from accounts.models import User
 from proxy import selectors, services
-from proxy.encryption import Undecryptable
 from proxy.models import MODEL_NAME, Model, Provider
 from proxy.providers import presets
 from proxy.ssrf import PrivateAddress, RefusedUrl, UnknownHost, check_url
@@ -172,7 +172,18 @@ class ProviderForm(forms.ModelForm):
                 self.add_error(f"remove_{what}", "Either enter a new one, or remove it.")
         if "kind" in cleaned and "base_url" in cleaned:
             self._check_address(cleaned)
+        self._check_uses(cleaned)
         return cleaned
+
+    def _check_uses(self, cleaned: dict[str, Any]) -> None:
+        """Rules that ask this provider would fail at every call, and so block it."""
+        before = self.initial.get("name")
+        if not before or not (users := services.policies_asking(before)):
+            return
+        if cleaned.get("name", before) != before:
+            self.add_error("name", f"It is asked as {before} by {users}. Publish without it first.")
+        if self.initial.get("enabled") and not cleaned.get("enabled"):
+            self.add_error("enabled", f"It is asked by {users}. Publish without it first.")
 
     def _check_address(self, cleaned: dict[str, Any]) -> None:
         url = effective_url(cleaned["base_url"], cleaned["kind"])

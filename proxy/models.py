@@ -7,7 +7,7 @@ from django.core.validators import MaxValueValidator, MinValueValidator, RegexVa
 from django.db import models
 from django.utils import timezone
 
-from proxy.encryption import EncryptedField, decrypt, decrypt_json, encrypt, encrypt_json
+from accounts.encryption import EncryptedField, decrypt, decrypt_json, encrypt, encrypt_json
 from proxy.ssrf import RefusedUrl, split_url
 
 PROVIDER_NAME = RegexValidator(r"^[A-Za-z0-9][A-Za-z0-9._-]*\Z", "Letters, digits, dot, dash and underscore only.")
@@ -103,7 +103,7 @@ class Provider(models.Model):
         self.credential = encrypt(clear)
 
     def read_credential(self) -> str:
-        """Raises proxy.encryption.Undecryptable."""
+        """Raises accounts.encryption.Undecryptable."""
         return decrypt(self.credential)
 
     def set_extra_headers(self, headers: dict[str, str]) -> None:

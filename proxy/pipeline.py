@@ -1,6 +1,7 @@
 """One call, top to bottom, in the order things happen.
 
-    key -> body -> exchange -> model -> [ journal open -> route -> provider ] per candidate -> reply -> settle
+    key -> body -> exchange -> model -> rates -> policies -> budgets -> [ journal open -> route -> provider ] per
+        candidate -> policies -> reply -> settle
 
 Retry and fallback live here and nowhere else. A later route is tried on a connect error, a timeout, 429 or 5xx, and
 only before the first token; the request is translated again from the exchange. All attempts share one budget of time.
@@ -8,19 +9,23 @@ only before the first token; the request is translated again from the exchange. 
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
+from asyncio import CancelledError
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 
 from accounts.authentication import InvalidKey, LookupUnavailable, Principal
 from policies.types import Exchange
-from proxy import books, router
+from proxy import admission, answers, books, measure, router
 from proxy.attempt import Attempt
-from proxy.call import Call
+from proxy.call import JSON, Call, client_left
 from proxy.endpoints import Endpoint
 from proxy.errors import (
+    AddressNotAllowed,
     EndpointNotAllowed,
     GatewayError,
     InvalidRequest,
@@ -34,13 +39,15 @@ from proxy.errors import (
     UpstreamUnavailable,
 )
 from proxy.gateway import Gateway
-from proxy.snapshot import ModelEntry
+from proxy.passage import Instead, Passage, begin, too_slow
+from proxy.snapshot import Candidate, ModelEntry
 
 logger = logging.getLogger(__name__)
 
 BEARER = b"Bearer "
 # With less of the time budget left a provider would be asked, and would bill, for an answer that nobody waits for.
 LEAST_TRY_S = 0.05
+FIRST_PAUSE_S = 0.5  # before a failed route is tried again; twice as long each time
 
 decode_json = msgspec.json.Decoder().decode
 
@@ -49,7 +56,7 @@ decode_json = msgspec.json.Decoder().decode
 
 
 async def authenticate(gateway: Gateway, call: Call) -> Principal:
-    """Raises Unauthenticated, KeyLookupUnavailable."""
+    """Raises Unauthenticated, KeyLookupUnavailable, AddressNotAllowed."""
     key = given_key(call)
     try:
         principal = gateway.authenticator.cached(key)
@@ -63,6 +70,11 @@ async def authenticate(gateway: Gateway, call: Call) -> Principal:
         ) from None
     if call.facts is not None:
         books.add_principal(call.facts, principal)
+        if not principal.admits(call.facts["client_ip"]):
+            raise AddressNotAllowed(
+                "This API key may not be used from your network. Call from an allowed one, or ask whoever gave the "
+                "key to you."
+            )
     return principal
 
 
@@ -119,6 +131,8 @@ async def read_exchange(gateway: Gateway, call: Call, endpoint: Endpoint) -> Exc
         endpoint=endpoint.name,
         body=body,
         model=body["model"],
+        requested_model=body["model"],
+        body_bytes=len(raw),
         stream=endpoint.streams and body.get("stream") is True,
         wants_usage=endpoint.streams and bool((body.get("stream_options") or {}).get("include_usage")),
     )
@@ -174,19 +188,64 @@ async def generate(gateway: Gateway, call: Call, endpoint: Endpoint) -> None:
     exchange.model = facts["model"] = model.name
     if not exchange.stream:
         call.detached_limit_s = gateway.limits.detached_limit_s
-    await _try_routes(gateway, call, exchange, model)
+    exchange.caller = principal.public_id
+    exchange.context_window = model.context_window
+    await admission.admit(gateway, call, principal, exchange)
+    call.passage = passage = begin(gateway, call, principal, exchange)
+    if passage is None:
+        await _try_routes(gateway, call, exchange, model)
+        return
+    try:
+        answer = await _ask_policies(passage, call, model)
+        if answer is None:
+            await _try_routes(gateway, call, exchange, model)
+        else:
+            await _answer(gateway, call, exchange, answer)
+    finally:
+        passage.close()
+
+
+async def _ask_policies(passage: Passage, call: Call, model: ModelEntry) -> Instead | None:
+    """What a rule answers; None: a provider is to answer. Raises PolicyViolation, CheckUnavailable."""
+    call.expect(model.time_budget_s, too_slow)
+    try:
+        answer = await passage.request()
+    except CancelledError:
+        raise call.interruption() from None
+    if call.facts is not None and passage.review.record:
+        call.facts["findings"] = passage.findings()  # in the journal before the provider hears of the call
+    return answer
+
+
+async def _answer(gateway: Gateway, call: Call, exchange: Exchange, instead: Instead) -> None:
+    """A reply of our own: nobody was asked, nothing is billed."""
+    headers = [(b"x-gatehouse-model", exchange.model.encode()), (b"x-gatehouse-flags", call.passage.flags().encode())]
+    call.expect(gateway.limits.write_timeout_s, client_left)
+    try:
+        if exchange.stream:
+            call.streaming = True
+            await call.start(200, [(b"content-type", b"text/event-stream; charset=utf-8"), *headers])
+            await call.send(answers.stream(exchange, *instead, call.id), more=False)
+        else:
+            await call.reply(200, [JSON, *headers], answers.whole(exchange, *instead, call.id))
+    except CancelledError:
+        raise call.interruption() from None
 
 
 async def _try_routes(gateway: Gateway, call: Call, exchange: Exchange, model: ModelEntry) -> None:
     """Raises the last provider's failure; when none could be asked, why the last one could not."""
-    prompt_tokens = books.estimate_prompt_tokens(exchange)
+    size = measure.text_bytes(exchange)
+    model = await admission.hold(gateway, call, exchange, model, size)
+    prompt_tokens = measure.estimated_tokens(size)
     own_key = caller_provider_key(call)
     attempts = 0
     failed: GatewayError | None = None
     unable: GatewayError = InvalidRequest(
         f"The model does not support {exchange.endpoint}. Choose another model.", param="model"
     )
-    for candidate in router.candidates(model, exchange.endpoint):
+    for candidate, pause_s in _tries(model, exchange):
+        if pause_s:
+            await _pause(call, pause_s)
         left_s = model.time_budget_s - call.elapsed_us() / 1e6
         if left_s < LEAST_TRY_S:
             failed = failed or UpstreamTimeout("No provider answered in time. Try again.")
@@ -214,6 +273,21 @@ async def _try_routes(gateway: Gateway, call: Call, exchange: Exchange, model: M
             failed = error
             logger.info("route %s failed with %s: %s", candidate.target.provider, error.status, error.__cause__ or "")
     raise failed or unable
+
+
+def _tries(model: ModelEntry, exchange: Exchange) -> Iterator[tuple[Candidate, float]]:
+    """Each route, as often as a rule wants it repeated, with the seconds to wait before a repetition."""
+    for candidate in router.candidates(model, exchange.endpoint):
+        yield candidate, 0.0
+        for repetition in range(exchange.retries):
+            yield candidate, FIRST_PAUSE_S * 2**repetition
+
+
+async def _pause(call: Call, seconds: float) -> None:
+    try:
+        await asyncio.sleep(seconds)
+    except CancelledError:
+        raise call.interruption() from None
 
 
 def _moves_on(error: GatewayError) -> bool:

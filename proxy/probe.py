@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import httpx
 import orjson
 
-from proxy.encryption import Undecryptable
+from accounts.encryption import Undecryptable
 from proxy.models import Provider
 from proxy.providers import presets
 from proxy.providers.base import Adapter, Target, UpstreamRequest

@@ -26,6 +26,11 @@ def callable_models() -> list[str]:
     return list(Model.objects.filter(enabled=True, routes__in=usable).distinct().values_list("name", flat=True))
 
 
+def provider_names() -> list[str]:
+    """Every provider that is switched on."""
+    return list(Provider.objects.filter(enabled=True).values_list("name", flat=True))
+
+
 def model_names() -> list[str]:
     """Every model's name, whether callable at the moment or not."""
     return list(Model.objects.values_list("name", flat=True))
@@ -40,9 +45,18 @@ def routes_by_provider(providers: Iterable[Provider]) -> dict[int, list[str]]:
     return found
 
 
+def providers_in_order() -> dict[str, list[list[str]]]:
+    """Of each model the providers of its routes, in the order they are tried; those of one order share the calls."""
+    found: dict[str, dict[int, list[str]]] = {}
+    rows = Route.objects.filter(enabled=True, provider__enabled=True, model__enabled=True).order_by("order", "id")
+    for model, order, provider in rows.values_list("model__name", "order", "provider__name"):
+        found.setdefault(model, {}).setdefault(order, []).append(provider)
+    return {model: list(tiers.values()) for model, tiers in found.items()}
+
+
 @dataclass(frozen=True, slots=True)
 class PriceNow:
-    """What a model costs at this moment. `own`: set here, not from the list that ships with the gateway.
+    """What a model costs everyone at this moment. `own`: set here, not from the list that ships with the gateway.
 
     `price` is that of the first route with one (None: of no route); `unpriced`: provider names of routes without.
     """
@@ -53,8 +67,8 @@ class PriceNow:
 
 
 def own_price(name: str) -> ModelPrice | None:
-    """The price set here that counts now for the model of this name."""
-    begun = ModelPrice.objects.filter(model=name, valid_from__lte=datetime.now(UTC))
+    """The price set here that counts now for the model of this name, for every team without one of its own."""
+    begun = ModelPrice.objects.filter(model=name, team=None, valid_from__lte=datetime.now(UTC))
     return begun.order_by("-valid_from", "-id").first()
 
 
@@ -62,8 +76,14 @@ def prices_now(models: Iterable[Model]) -> dict[int, PriceNow]:
     """By pk, for models with their routes and providers prefetched. Two queries."""
     now = datetime.now(UTC)
     book = prices_at(now)
-    own_names = set(ModelPrice.objects.filter(valid_from__lte=now).values_list("model", flat=True))
+    own_names = set(ModelPrice.objects.filter(team=None, valid_from__lte=now).values_list("model", flat=True))
     return {model.pk: _price_now(model, book, model.name in own_names) for model in models}
+
+
+def prices_ids() -> dict[str, str]:
+    """Of each provider by its name: where its prices are listed, "" for none. Not of a kind that is gone."""
+    rows = Provider.objects.values_list("name", "kind")
+    return {name: presets.prices_id(kind) for name, kind in rows if kind in presets.PRESETS}
 
 
 def _price_now(model: Model, book: PriceBook, own: bool) -> PriceNow:

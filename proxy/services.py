@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.core.exceptions import ValidationError
 
+from policies import selectors as policies
 from proxy.models import Model, Provider
 from proxy.selectors import owners_of_names
 
@@ -31,3 +32,9 @@ def check_model_names(name: str, aliases: list[str], model: Model) -> None:
         errors["aliases"] = " ".join(f"{alias} is already a name of the model {taken[alias]}." for alias in others)
     if errors:
         raise ValidationError(errors)
+
+
+def policies_asking(provider: str) -> str:
+    """Which policies have rules in force that ask the provider, in words; "": none."""
+    names = policies.policies_asking(provider)
+    return f"{'policy' if len(names) == 1 else 'the policies'} {', '.join(names)}" if names else ""

@@ -11,7 +11,7 @@ import logging
 import ssl
 import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -19,12 +19,12 @@ from itertools import groupby
 from typing import Any
 from urllib.parse import urlsplit
 
+from accounts.encryption import Undecryptable
 from proxy import models
-from proxy.encryption import Undecryptable
 from proxy.providers import presets
 from proxy.providers.base import Target
 from proxy.ssrf import is_public_address
-from usage.price_list import PriceBook, context_window, prices_at
+from usage.price_list import NOBODYS, PriceBook, context_window, prices_at
 from usage.pricing import Price
 
 logger = logging.getLogger(__name__)
@@ -32,10 +32,16 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One route of a model: where it goes, and what it costs there (None: not known)."""
+    """One route of a model: where it goes, and what it costs there (None: not known).
+
+    `team_prices`: what it costs teams that have a price of their own, by their id."""
 
     target: Target
     price: Price | None
+    team_prices: Mapping[int, Price] = field(default_factory=lambda: NOBODYS)
+
+    def price_for(self, team_id: int | None) -> Price | None:
+        return self.team_prices.get(team_id, self.price) if team_id is not None else self.price
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +53,17 @@ class ModelEntry:
     time_budget_s: float
     created: int
     context_window: int | None
+    max_output_tokens: int | None = None
+
+    @property
+    def candidates(self) -> Iterator[Candidate]:
+        return (candidate for tier in self.tiers for candidate in tier)
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """`models` by public name and by alias; `entries` once each, in order of name."""
+    """`models` by public name and by alias; `entries` once each, in order of name. `providers` by name, with no model:
+    for what is asked of them beside calls."""
 
     models: dict[str, ModelEntry]
     entries: tuple[ModelEntry, ...]
@@ -59,6 +71,7 @@ class Snapshot:
     built_at: float  # time.monotonic()
     stale_at: datetime | None = None  # when a dated price begins to count
     problems: tuple[str, ...] = field(default=())
+    providers: dict[str, Target] = field(default_factory=dict)
 
     def find(self, name: str) -> ModelEntry | None:
         return self.models.get(name)
@@ -118,7 +131,8 @@ def build() -> Snapshot:
         by_name[row.name] = entry
         aliases.update(dict.fromkeys(row.aliases, entry))
     by_name = aliases | by_name  # a model's own name counts before another's alias
-    return Snapshot(by_name, tuple(entries), bool(kept), time.monotonic(), prices.valid_until, tuple(problems))
+    targets = {settings["provider"]: Target(**settings, upstream_model="") for settings in kept.values()}
+    return Snapshot(by_name, tuple(entries), bool(kept), time.monotonic(), prices.valid_until, tuple(problems), targets)
 
 
 def _entry(
@@ -131,10 +145,13 @@ def _entry(
         upstream_model = route.upstream_model or row.name
         target = Target(**settings, upstream_model=upstream_model, order=route.order, weight=route.weight)
         prices_id = presets.prices_id(target.kind)
-        candidates.append(Candidate(target, prices.find(row.name, prices_id, upstream_model)))
+        price = prices.find(row.name, prices_id, upstream_model)
+        candidates.append(Candidate(target, price, prices.team_prices(row.name)))
         window = window or context_window(prices_id, upstream_model)
     tiers = tuple(tuple(tier) for _, tier in groupby(candidates, key=lambda candidate: candidate.target.order))
-    return ModelEntry(row.name, tiers, row.time_budget_s, int(row.created_at.timestamp()), window)
+    return ModelEntry(
+        row.name, tiers, row.time_budget_s, int(row.created_at.timestamp()), window, row.max_output_tokens
+    )
 
 
 def _provider(row: models.Provider, problems: list[str]) -> dict[str, Any] | None:

@@ -171,9 +171,14 @@ class Relay(Protocol):
     error     OpenAI's error object, when the provider reported one; nothing after it is passed on
     """
 
-    begun: bool
-    done: bool
-    relayed: RelayedText
+    @property
+    def begun(self) -> bool: ...
+
+    @property
+    def done(self) -> bool: ...
+
+    @property
+    def relayed(self) -> RelayedText: ...
 
     @property
     def error(self) -> dict[str, Any] | None: ...

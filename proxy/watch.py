@@ -22,7 +22,8 @@ PERIOD_S = 0.4
 
 class Watch:
     """`on_change[part]` is called in the thread when that part has a new version; if it raises, it is called again.
-    `on_confirmed`: the database says that nothing newer exists. `on_looked`: after each look, good or bad.
+    `on_confirmed`: the database says that nothing newer exists. `on_look`: in each look, before anything else;
+    it may raise too. `on_looked`: after each look, good or bad.
     """
 
     def __init__(
@@ -31,10 +32,12 @@ class Watch:
         on_confirmed: Callable[[], None],
         is_due: Callable[[], bool],
         on_looked: Callable[[], None] = lambda: None,
+        on_look: Callable[[], None] = lambda: None,
     ) -> None:
         self._on_change = on_change
         self._on_confirmed = on_confirmed
         self._on_looked = on_looked
+        self._on_look = on_look
         self._is_due = is_due
         self._applied: dict[str, int] = {}
         self._data_version: object = None
@@ -65,6 +68,7 @@ class Watch:
 
     def look(self) -> None:
         """One look: apply what has changed. Raises what the database raises."""
+        self._on_look()
         if self._nothing_was_written() and not self._is_due():
             self._on_confirmed()
             return

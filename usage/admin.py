@@ -1,80 +1,49 @@
-"""The admin's pages for usage events and prices."""
+"""The admin's pages for usage events."""
 
 from __future__ import annotations
 
-from datetime import timedelta
+from functools import partial
 from typing import Any
+from uuid import UUID
 
 from django.contrib import admin
-from django.contrib.admin.views.main import SEARCH_VAR
-from django.db.models import Model, OuterRef, QuerySet, Subquery
-from django.http import HttpRequest
-from django.template.loader import render_to_string
+from django.contrib.admin.options import IncorrectLookupParameters
+from django.contrib.admin.utils import unquote
+from django.core.exceptions import PermissionDenied
+from django.db.models import QuerySet
+from django.http import Http404, HttpRequest, HttpResponseRedirect
+from django.http.response import HttpResponseBase
+from django.urls import path, reverse
 from django.utils import timezone
-from django.utils.formats import date_format
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin
-from unfold.contrib.filters.admin import AutocompleteSelectFilter, DropdownFilter
+from unfold.contrib.filters.admin import DropdownFilter
 from unfold.decorators import display
 from unfold.views import ChangeList
 
-from accounts.admin_pages import LiveSoon, change_url
+from accounts.admin_pages import label, link_to, short_time
+from accounts.keyset import NameFilter, distinct_values
 from accounts.models import ApiKey, Team, User
-from usage.display import duration, price, usd
-from usage.forms import ModelPriceForm
-from usage.keyset import KeysetChangeList, distinct_values
-from usage.models import ModelPrice, UsageEvent
-from usage.services import id_range
+from usage import (
+    alert_admin,  # noqa: F401 - registers its pages
+    chargeback_admin,
+    limit_admin,  # noqa: F401 - registers its pages, and those of budgets
+    price_admin,  # noqa: F401 - registers its pages
+    report_admin,
+)
+from usage.call_sections import sections_of
+from usage.display import duration, money, usd
+from usage.downloads import streamed
+from usage.event_list import EventList, EventWindow, RowFilter
+from usage.exports import FORMATS, adjustments_of, pages
+from usage.models import UsageEvent
 
 CLIENT_LEFT, GATEWAY_DIED = 499, 0
 STATUS_COLORS = {"ok": "success", "refused": "warning", "failed": "danger", "left": "info"}
 UNPRICED = "The model's price was not known when it was called."
+ADJUSTED = "priced again after the call"
 ESTIMATED = "estimated by the gateway: the provider reported no tokens"
-
-
-class WindowFilter(DropdownFilter):
-    """A window of time is a range of ids. Who searches for one call means it whenever it was."""
-
-    title = "time"
-    parameter_name = "window"
-    all_option = None
-    windows: dict[str, tuple[str, timedelta | None]] = {
-        "hour": ("Last hour", timedelta(hours=1)),
-        "day": ("Last 24 hours", timedelta(days=1)),
-        "week": ("Last 7 days", timedelta(days=7)),
-        "month": ("Last 30 days", timedelta(days=30)),
-        "all": ("All time", None),
-    }
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(name, words) for name, (words, _) in self.windows.items()]
-
-    def value(self) -> str:
-        chosen = super().value()
-        if chosen in self.windows:
-            return str(chosen)
-        return "all" if self.request.GET.get(SEARCH_VAR) else "day"
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[UsageEvent]) -> QuerySet[UsageEvent]:
-        _, window = self.windows[self.value()]
-        if window is None:
-            return queryset
-        now = timezone.now()
-        return queryset.filter(pk__gte=id_range(now - window, now)[0])
-
-
-class NameFilter(DropdownFilter):
-    """The names that occur in the events: also those of models and providers that are gone."""
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(name, name) for name in distinct_values(UsageEvent, str(self.parameter_name))]
-
-    def has_output(self) -> bool:
-        return True
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[UsageEvent]) -> QuerySet[UsageEvent]:
-        return queryset.filter(**{str(self.parameter_name): self.value()}) if self.value() else queryset
 
 
 class ModelNameFilter(NameFilter):
@@ -102,24 +71,13 @@ class ErrorFilter(DropdownFilter):
         return errors if self.value() == self.any_error else errors.filter(error_code=self.value())
 
 
-class EventChangeList(KeysetChangeList):
-    """`windows`: (name, URL, whether it is the one shown), for the links above the list."""
-
-    def get_results(self, request: HttpRequest) -> None:
-        super().get_results(request)
-        shown = next(spec.value() for spec in self.filter_specs if isinstance(spec, WindowFilter))
-        self.windows = [
-            (words, self.get_query_string({WindowFilter.parameter_name: name}), name == shown)
-            for name, (words, _) in WindowFilter.windows.items()
-        ]
-
-
 @admin.register(UsageEvent)
 class UsageEventAdmin(ModelAdmin):
     """Read-only: an event is written once, by the journal."""
 
     empty_hint = "Calls appear here within seconds. Choose a longer time above to see older ones."
-    list_before_template = "admin/usage/usageevent/windows.html"
+    list_before_template = "admin/usage/usageevent/above_list.html"
+    change_form_after_template = "admin/usage/usageevent/sections.html"
     actions_detail_hide_default = True
 
     list_display = (
@@ -135,11 +93,11 @@ class UsageEventAdmin(ModelAdmin):
     )
     list_display_links = ("time",)
     list_filter = (
-        WindowFilter,
+        EventWindow,
         ErrorFilter,
-        ("key", AutocompleteSelectFilter),
-        ("team", AutocompleteSelectFilter),
-        ("user", AutocompleteSelectFilter),
+        ("key", RowFilter),
+        ("team", RowFilter),
+        ("user", RowFilter),
         ModelNameFilter,
         ProviderNameFilter,
     )
@@ -162,7 +120,14 @@ class UsageEventAdmin(ModelAdmin):
         ("Where it went", {"fields": (("model", "provider"), "upstream_model")}),
         (
             "What it used",
-            {"fields": (("prompt_tokens", "completion_tokens"), ("details", "cost"), ("latency", "first_byte"))},
+            {
+                "fields": (
+                    ("prompt_tokens", "completion_tokens"),
+                    ("details", "units_text"),
+                    ("cost", "adjustments"),
+                    ("latency", "first_byte"),
+                )
+            },
         ),
         (
             "What the caller sent with it",
@@ -171,18 +136,53 @@ class UsageEventAdmin(ModelAdmin):
     )
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
-        return EventChangeList
+        return EventList
+
+    def get_urls(self) -> list[Any]:
+        views = {
+            "dashboard": ("dashboard/", partial(report_admin.dashboard, self)),
+            "dashboard_csv": ("dashboard.csv", partial(report_admin.dashboard_csv, self)),
+            "chargeback": ("chargeback/", partial(chargeback_admin.page, self)),
+            "chargeback_file": ("chargeback.<slug:kind>", partial(chargeback_admin.file, self)),
+            "usageevent_export": ("export/<slug:kind>/", self.export),
+        }
+        wrap = self.admin_site.admin_view
+        own = [path(route, wrap(view), name=f"usage_{name}") for name, (route, view) in views.items()]
+        inherited: list[Any] = super().get_urls()
+        return own + inherited
+
+    def export(self, request: HttpRequest, kind: str) -> HttpResponseBase:
+        """What the list with the same address shows, and all pages of it."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        if kind not in FORMATS:
+            raise Http404
+        try:
+            events = self.get_changelist_instance(request).queryset
+        except IncorrectLookupParameters:
+            return HttpResponseRedirect(reverse("admin:usage_usageevent_changelist") + "?e=1")
+        made = FORMATS[kind]
+        name = f"usage-events-{timezone.now():%Y-%m-%dT%H%M%SZ}.{kind}"
+        return streamed(request, name, made.content_type, made.write(pages(events)))
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> UsageEvent | None:
         """With `links` to its key, team and owner, made once: the page asks for each of them several times."""
         event: Any = super().get_object(request, object_id, from_field)
         if event is not None:
+            event.adjustment_nano_usd = adjustments_of([event.pk]).get(event.pk, 0)
             event.links = {
                 "key": link_to(ApiKey, event.key_id, event.key_label),
                 "team": link_to(Team, event.team_id),
                 "user": link_to(User, event.user_id),
             }
         return event  # type: ignore[no-any-return]
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> Any:
+        event_id = as_uuid(unquote(object_id))
+        sections = sections_of(request, event_id) if event_id and self.has_view_permission(request) else []
+        return super().change_view(request, object_id, form_url, {**(extra_context or {}), "sections": sections})
 
     def get_list_filter(self, request: HttpRequest) -> Any:
         """Filters that ask another list for names only for those who may see that list."""
@@ -214,8 +214,7 @@ class UsageEventAdmin(ModelAdmin):
     # --- columns ---
     @display(description="time")
     def time(self, event: UsageEvent) -> str:
-        at = timezone.localtime(event.at)
-        return date_format(at, "j M, H:i:s" if at.year == timezone.localtime().year else "j M Y, H:i:s")
+        return short_time(event.at)
 
     @display(description="key", empty_value="no valid key")
     def key_name(self, event: UsageEvent) -> str | None:
@@ -245,10 +244,13 @@ class UsageEventAdmin(ModelAdmin):
         )
 
     @display(description="cost")
-    def cost(self, event: UsageEvent) -> SafeString:
-        if event.cost_nano_usd is None:
+    def cost(self, event: Any) -> SafeString:
+        """With its adjustments: what it costs today."""
+        own, adjustment = event.cost_nano_usd, event.adjustment_nano_usd
+        if own is None and not adjustment:
             return label("unpriced", "warning", UNPRICED)
-        return format_html("{}{}", usd(event.cost_nano_usd), estimate_mark(event))
+        mark = format_html(' <abbr title="{}" class="gh-estimated">adj.</abbr>', ADJUSTED) if adjustment else ""
+        return format_html("{}{}{}", money((own or 0) + adjustment), estimate_mark(event), mark)
 
     @display(description="latency")
     def latency(self, event: UsageEvent) -> str:
@@ -287,19 +289,31 @@ class UsageEventAdmin(ModelAdmin):
             "completion tokens of reasoning": event.reasoning_tokens,
         }
         found = [f"{count:,} {what}" for what, count in parts.items() if count]
+        found += ["cost more than was held for it"] if event.above_hold else []
         return ", ".join(found + ([ESTIMATED] if event.estimated else [])) or "-"
+
+    @display(description="of this, adjustments")
+    def adjustments(self, event: Any) -> str:
+        """In dollars: the books are in them."""
+        if not event.adjustment_nano_usd:
+            return "-"
+        own = "unpriced" if event.cost_nano_usd is None else usd(event.cost_nano_usd)
+        return f"{usd(event.adjustment_nano_usd)}; when it was called: {own}"
+
+    @display(description="also billed")
+    def units_text(self, event: UsageEvent) -> str:
+        return ", ".join(f"{name.replace('_', ' ')}: {count}" for name, count in event.units.items()) or "-"
 
     @display(description="tags")
     def tags_text(self, event: UsageEvent) -> str:
         return ", ".join(f"{name}={value}" for name, value in event.tags.items()) or "-"
 
 
-def link_to(model: type[Model], pk: int | None, name: str = "") -> SafeString | str:
-    """What an event refers to may be gone; the name it had at that time stays."""
-    found = None if pk is None else model._default_manager.filter(pk=pk).first()
-    if found is None:
-        return name or ("" if pk is None else f"deleted ({pk})")
-    return format_html('<a href="{}" class="text-link">{}</a>', change_url(found), name or found)
+def as_uuid(text: str) -> UUID | None:
+    try:
+        return UUID(text)
+    except ValueError:
+        return None
 
 
 def outcome_of(event: UsageEvent) -> tuple[str, str]:
@@ -313,83 +327,6 @@ def outcome_of(event: UsageEvent) -> tuple[str, str]:
     return ("refused" if event.status < 500 else "failed"), str(event.status)
 
 
-def label(text: str, kind: str, title: str = "") -> SafeString:
-    return render_to_string("unfold/helpers/label.html", {"text": text, "type": kind, "label_title": title})
-
-
 def estimate_mark(event: UsageEvent) -> SafeString | str:
     mark = '<abbr title="{}" aria-label="{}" class="gh-estimated">est.</abbr>'
     return format_html(f" {mark}", ESTIMATED, ESTIMATED) if event.estimated else ""
-
-
-# --- prices ---------------------------------------------------------------------------------------------------------
-class PriceModelFilter(DropdownFilter):
-    title = parameter_name = "model"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(name, name) for name in distinct_values(ModelPrice, "model")]
-
-    def has_output(self) -> bool:
-        return True
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[ModelPrice]) -> QuerySet[ModelPrice]:
-        return queryset.filter(model=self.value()) if self.value() else queryset
-
-
-@admin.register(ModelPrice)
-class ModelPriceAdmin(LiveSoon, ModelAdmin):
-    """Prices set here. Those that ship with the gateway are not rows; a model's page shows them."""
-
-    empty_hint = "Models cost what the list that ships with the gateway says, where it knows them. Set your own here."
-    form = ModelPriceForm
-    list_display = ("model", "valid_from", "in_usd", "out_usd", "cached", "cache_write", "counts")
-    list_filter = (PriceModelFilter,)
-    list_filter_submit = True
-    list_per_page = 50
-    list_disable_select_all = True
-    search_fields = ("model",)
-    search_help_text = "Model"
-
-    def get_fieldsets(self, request: HttpRequest, obj: ModelPrice | None = None) -> Any:
-        if obj is None:
-            prices = (("input_usd", "output_usd"), ("cached_usd", "cache_write_usd"))
-        else:
-            prices = (("in_usd", "out_usd"), ("cached", "cache_write"))
-        return (
-            (None, {"fields": ("model", "valid_from")}),
-            ("US dollars per million tokens", {"fields": prices}),
-        )
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[ModelPrice]:
-        begun = ModelPrice.objects.filter(model=OuterRef("model"), valid_from__lte=timezone.now())
-        newest = Subquery(begun.order_by("-valid_from", "-id").values("pk")[:1])
-        queryset: QuerySet[ModelPrice] = super().get_queryset(request)
-        return queryset.annotate(in_force=newest)
-
-    def has_change_permission(self, request: HttpRequest, obj: ModelPrice | None = None) -> bool:
-        """A price is history: a new one is added, the old one stays for the calls of its time."""
-        return False
-
-    @display(description="input", ordering="input_nano_usd_per_mtok")
-    def in_usd(self, row: ModelPrice) -> str:
-        return price(row.input_nano_usd_per_mtok)
-
-    @display(description="output", ordering="output_nano_usd_per_mtok")
-    def out_usd(self, row: ModelPrice) -> str:
-        return price(row.output_nano_usd_per_mtok)
-
-    @display(description="cached input", empty_value="as input")
-    def cached(self, row: ModelPrice) -> str | None:
-        nano = row.cached_nano_usd_per_mtok
-        return None if nano is None else price(nano)
-
-    @display(description="cache write", empty_value="as input")
-    def cache_write(self, row: ModelPrice) -> str | None:
-        nano = row.cache_write_nano_usd_per_mtok
-        return None if nano is None else price(nano)
-
-    @display(description="counts", label={"now": "success", "later": "info"})
-    def counts(self, row: Any) -> str:
-        if row.in_force == row.pk:
-            return "now"
-        return "later" if row.valid_from > timezone.now() else "no more"

@@ -1,8 +1,7 @@
-"""The figures of the admin's front page, from rollups only: five queries, however many calls there were."""
+"""The figures of the admin's front page, from rollups only: six queries, however many calls there were."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -13,42 +12,19 @@ from django.template.defaultfilters import pluralize
 from django.urls import reverse
 from django.utils import timezone
 
-from usage import selectors
-from usage.display import duration, share, usd
+from accounts.charts import Chart, chart_data, chart_options
+from usage import currency, selectors
+from usage.display import compact, duration, money, share
 from usage.selectors import Period, Share, Traffic
 
 DAY = timedelta(days=1)
 TOP = 5
 US_PER_S = 1_000_000
-NANO_PER_USD = 1_000_000_000
-
-GREY = "#9ca3af"
-
-
-def _options(**y_ticks: Any) -> str:
-    """Chart.js's options: nothing moves, nothing overlaps, and as few lines as will do."""
-    ticks = {"color": GREY, "maxTicksLimit": 4, **y_ticks}
-    options = {
-        "animation": False,
-        "responsive": True,
-        "maintainAspectRatio": False,
-        "interaction": {"mode": "index", "intersect": False},
-        "plugins": {"legend": {"display": False}},
-        "scales": {
-            "x": {
-                "border": {"display": False},
-                "grid": {"display": False},
-                "ticks": {"color": GREY, "maxTicksLimit": 7, "maxRotation": 0},
-            },
-            "y": {"beginAtZero": True, "border": {"display": False}, "grid": {"display": True}, "ticks": ticks},
-        },
-    }
-    return json.dumps(options)
 
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """One figure, of the last hour and of the last day. `alarm`: the hour's is one to look at."""
+    """One figure, of the last hour and of the last day. `alarm`: the hour's is one to look at. `url`: of more on it."""
 
     title: str
     icon: str
@@ -57,18 +33,7 @@ class Card:
     day: str
     day_note: str
     alarm: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Chart:
-    """`data` and `options` are JSON for Chart.js; `summary` says the same in words. `legend`: (colour class, name)."""
-
-    title: str
-    summary: str
-    kind: str
-    data: str
-    options: str
-    legend: tuple[tuple[str, str], ...] = ()
+    url: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,13 +81,13 @@ def cards(hour: Traffic, day: Traffic) -> list[Card]:
 
 
 def _calls(traffic: Traffic) -> tuple[str, str]:
-    return f"{traffic.calls:,}", f"{_compact(traffic.prompt_tokens + traffic.completion_tokens)} tokens"
+    return f"{traffic.calls:,}", f"{compact(traffic.prompt_tokens + traffic.completion_tokens)} tokens"
 
 
 def _spend(traffic: Traffic) -> tuple[str, str]:
     unpriced = traffic.unpriced_calls
     note = f"{unpriced:,} call{pluralize(unpriced)} unpriced" if unpriced else "all calls priced"
-    return usd(traffic.cost_nano_usd), note
+    return money(traffic.cost_nano_usd), note
 
 
 def _errors(traffic: Traffic) -> tuple[str, str]:
@@ -131,13 +96,6 @@ def _errors(traffic: Traffic) -> tuple[str, str]:
 
 def _latency(traffic: Traffic) -> tuple[str, str]:
     return duration(traffic.p50_us), f"95 % within {duration(traffic.p95_us)}"
-
-
-def _compact(count: int) -> str:
-    for limit, suffix in ((10**9, "B"), (10**6, "M"), (10**4, "k")):
-        if count >= limit:
-            return f"{count / (1000 if suffix == 'k' else limit):,.1f}{suffix}"
-    return f"{count:,}"
 
 
 # --- charts ---------------------------------------------------------------------------------------------------------
@@ -167,7 +125,9 @@ def _calls_chart(points: tuple[Traffic, ...], labels: list[str], step: str) -> C
         ("gh-refused", "refused"),
         ("gh-failed", "failed"),
     )
-    return Chart(f"Calls per {step}", summary, "bar", _data(labels, series, "bar"), _options(precision=0), legend)
+    return Chart(
+        f"Calls per {step}", summary, "bar", chart_data(labels, series, "bar"), chart_options(precision=0), legend
+    )
 
 
 def _latency_chart(points: tuple[Traffic, ...], labels: list[str], total: Traffic) -> Chart:
@@ -177,37 +137,24 @@ def _latency_chart(points: tuple[Traffic, ...], labels: list[str], total: Traffi
     ]
     first = f"First byte: median {duration(total.first_byte_p50_us)}, 95 % within {duration(total.first_byte_p95_us)}."
     legend = (("gh-answered", "median"), ("gh-left", "95th percentile"))
-    return Chart("Latency of answered calls, seconds", first, "line", _data(labels, series, "line"), _options(), legend)
+    return Chart(
+        "Latency of answered calls, seconds", first, "line", chart_data(labels, series, "line"), chart_options(), legend
+    )
 
 
 def _spend_chart(points: tuple[Traffic, ...], labels: list[str], step: str) -> Chart:
-    series = [("US dollars", [point.cost_nano_usd / NANO_PER_USD for point in points], "--color-primary-500")]
+    shown_in = currency.current()
+    amounts = [float(shown_in.amount(point.cost_nano_usd)) for point in points]
+    series = [(shown_in.code, amounts, "--color-primary-500")]
     dearest = max(range(len(points)), key=lambda index: points[index].cost_nano_usd)
-    summary = f"At most {usd(points[dearest].cost_nano_usd)} in a {step}, at {labels[dearest]}."
-    return Chart(f"Spend per {step}, US dollars", summary, "bar", _data(labels, series, "bar"), _options())
+    summary = f"At most {money(points[dearest].cost_nano_usd, shown_in)} in a {step}, at {labels[dearest]}."
+    return Chart(
+        f"Spend per {step}, {shown_in.code}", summary, "bar", chart_data(labels, series, "bar"), chart_options()
+    )
 
 
 def _seconds(us: int | None) -> float | None:
     return None if us is None else round(us / US_PER_S, 3)
-
-
-def _data(labels: list[str], series: list[tuple[str, list[Any], str]], kind: str) -> str:
-    datasets = [
-        {
-            "label": name,
-            "data": values,
-            "stack": "calls" if kind == "bar" else name,
-            "backgroundColor": f"var({colour})",
-            "borderColor": f"var({colour})",
-            "borderRadius": 2,
-            "borderWidth": 0 if kind == "bar" else 2,
-            "pointRadius": 1.5,
-            "pointHitRadius": 8,
-            "cubicInterpolationMode": "monotone",
-        }
-        for name, values, colour in series
-    ]
-    return json.dumps({"labels": labels, "datasets": datasets})
 
 
 # --- rankings -------------------------------------------------------------------------------------------------------
@@ -226,7 +173,7 @@ def _entries(shares: list[Share], url: Callable[[Share], str]) -> tuple[Entry, .
             name=entry.name,
             url=url(entry),
             calls=f"{entry.calls:,}",
-            cost=usd(entry.cost_nano_usd),
+            cost=money(entry.cost_nano_usd),
             unpriced=entry.unpriced_calls > 0,
             percent=round(100 * entry.cost_nano_usd / most) if most else 0,
         )

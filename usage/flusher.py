@@ -4,6 +4,9 @@
 
 While the database is away the rows wait; when too many wait, lines wait in the journal instead, so memory stays flat
 and nothing is lost. A row may be inserted twice (killed between commit and delete): its id makes that a no-op.
+
+A record may carry more than a usage event has columns for (EXTRA: what policies found, texts to be kept). It goes to
+whoever asked for it, in the transaction of the event: both are written or neither.
 """
 
 from __future__ import annotations
@@ -16,9 +19,10 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 import orjson
-from django.db import DatabaseError, InterfaceError, connection
+from django.db import DatabaseError, InterfaceError, connection, transaction
 
 from accounts.services import touch_keys
 from usage import metrics
@@ -33,10 +37,17 @@ ADOPT_PERIOD_S = 5.0
 TOUCH_PERIOD_S = 30.0
 BATCH_ROWS = 500
 MAX_WAITING_ROWS = 20_000
+MAX_WAITING_EXTRA_BYTES = 32 * 1024 * 1024
 READ_BYTES = 1024 * 1024
 RETRY_S = 1.0
 
+# What a record may carry beside the columns of its usage event; see policies.recording for what is in them.
+EXTRA = ("findings", "content", "moderation")
+Also = Callable[[list[Record]], None]
+
 to_row = operator.itemgetter(*EVENT_COLUMNS)
+# Columns that a journal of an older version does not have.
+LATER: Record = {"above_hold": False, "units": {}}
 # What a log line says of a call; never text, never a secret.
 LOGGED = (
     "request_id", "endpoint", "key_label", "team_id", "model", "provider", "status", "error_code", "streamed",
@@ -53,19 +64,42 @@ FLAGS: dict[str, Callable[[Record], bool]] = {
 to_log = operator.itemgetter(*LOGGED)
 
 
-class Flusher:
-    """`start` and `stop` from the web process; everything else happens in its two threads."""
+Opened = tuple[Record, Segment]  # how a call began, and where that was written
 
-    def __init__(self, journal: Journal, write_log: Callable[[bytes], None] | None = None) -> None:
+
+class Waiting(NamedTuple):
+    """A row on its way. `record`: all of it, if it carries more than the row; `extra_bytes`: how much, about."""
+
+    row: tuple[object, ...]
+    segment: Segment
+    record: Record | None
+    extra_bytes: int
+
+
+class Flusher:
+    """`start` and `stop` from the web process; everything else happens in its two threads.
+
+    `also` is called with the records of a batch that carry something of EXTRA, in the transaction that inserts their
+    events. It must bear to be called again with the same ones, and judge each record by itself: when it raises anything
+    but what a database raises that is away, the events of the batch are written without it.
+    """
+
+    def __init__(
+        self, journal: Journal, write_log: Callable[[bytes], None] | None = None, also: Also | None = None
+    ) -> None:
         self.journal = journal
         self._write_log = write_log or _write_stdout
+        self._also = also
         self._segments: dict[str, Segment] = {}
-        self._open: dict[str, tuple[Record, Segment]] = {}
-        self._rows: list[tuple[tuple[object, ...], Segment]] = []
+        self._open: dict[str, Opened] = {}
+        self._early: list[tuple[Segment, Record]] = []  # endings whose beginning was not read yet
+        self._rows: list[Waiting] = []
+        self._extra_bytes = 0
         self._retired: list[str] = []
         self._used: dict[int, int] = {}  # key id -> last call, unix microseconds
         self._next_adoption = self._next_touch = self._next_try = 0.0
         self._failing = False
+        self._behind = False  # there is more to read, and nothing in the way of it
         self._stopping = threading.Event()
         self._threads = [
             threading.Thread(target=self._run, name="usage-flusher", daemon=True),
@@ -95,6 +129,7 @@ class Flusher:
         drained = self._read_own()
         self._insert()
         self._forget_drained()
+        self._behind = not drained and not self._rows
         return drained and not self._rows
 
     def adopt(self) -> None:
@@ -111,7 +146,7 @@ class Flusher:
                 os.close(lock)
 
     def _run(self) -> None:
-        while not self._stopping.wait(PERIOD_S):
+        while not self._stopping.wait(0 if self._behind else PERIOD_S):
             self._guarded(self._round)
         self._guarded(self._last_round)
         connection.close()
@@ -150,42 +185,55 @@ class Flusher:
             logger.exception("the usage flusher failed; it goes on")
 
     def _read_own(self) -> bool:
-        if len(self._rows) >= MAX_WAITING_ROWS:
+        if len(self._rows) >= MAX_WAITING_ROWS or self._extra_bytes >= MAX_WAITING_EXTRA_BYTES:
             return False
         drained = True
         lines: list[bytes] = []
+        early, self._early = self._early, []
         for path in segments_of(self.journal.folder, self.journal.owner):
             segment = self._segments.setdefault(path.name, Segment(path))
-            before = segment.offset
             self._take(segment, lines, self._open)
-            drained = drained and segment.offset - before < READ_BYTES
+            if not segment.at_end:
+                drained = False
+                break  # the end of a call may be in the next segment, and must not be read before its beginning
+        for segment, ending in early:
+            self._settle(ending, segment, lines, self._open)
         self._log(lines)
         return drained
 
-    def _take(self, segment: Segment, lines: list[bytes], opened: dict[str, tuple[Record, Segment]]) -> None:
+    def _take(self, segment: Segment, lines: list[bytes], opened: dict[str, Opened]) -> None:
         for record in segment.read(READ_BYTES):
             kind = record.pop("kind")
             if kind == "open":
                 opened[record["id"]] = (record, segment)
                 segment.unsettled += 1
                 continue
-            if kind == "settle":
-                found = opened.pop(record["id"], None)
-                if found is None:
-                    continue  # settled twice, or its opening was torn: nothing to complete
-                found[1].unsettled -= 1
-                record = {**found[0], **record}
-            self._finish(record, segment, lines)
+            if kind == "whole":
+                self._finish(record, segment, lines)
+            elif not self._settle(record, segment, lines, opened):
+                self._early.append((segment, record))
+
+    def _settle(self, ending: Record, segment: Segment, lines: list[bytes], opened: dict[str, Opened]) -> bool:
+        """False when no such call is open: settled twice, its opening was torn, or is not read yet, because the event
+        loop was still writing it into the old segment while the next one began. The next round tells."""
+        found = opened.pop(ending["id"], None)
+        if found is None:
+            return False
+        found[1].unsettled -= 1
+        self._finish({**found[0], **ending}, segment, lines)
+        return True
 
     def _finish(self, record: Record, segment: Segment, lines: list[bytes]) -> None:
         try:
-            row = to_row(record)
+            row = to_row({**LATER, **record})
             lines.append(_log_line(record))
             metrics.count(record)
         except (KeyError, TypeError, ValueError):
             logger.exception("a journal record is not a usage event; it is skipped")
             return
-        self._rows.append((row, segment))
+        extra_bytes = _extra_bytes(record)
+        self._extra_bytes += extra_bytes
+        self._rows.append(Waiting(row, segment, record if extra_bytes else None, extra_bytes))
         segment.undrained += 1
         if record["key_id"] is not None:
             self._used[record["key_id"]] = record["at"]
@@ -196,7 +244,7 @@ class Flusher:
         while self._rows:
             batch = self._rows[:BATCH_ROWS]
             try:
-                insert_events([row for row, _ in batch])
+                self._write(batch)
             except (DatabaseError, InterfaceError):
                 self._database_failed()
                 return
@@ -204,8 +252,25 @@ class Flusher:
                 self._failing = False
                 logger.info("usage events are written again")
             del self._rows[: len(batch)]
-            for _, segment in batch:
-                segment.undrained -= 1
+            for one in batch:
+                one.segment.undrained -= 1
+                self._extra_bytes -= one.extra_bytes
+
+    def _write(self, batch: list[Waiting]) -> None:
+        rows = [one.row for one in batch]
+        records = [one.record for one in batch if one.record is not None]
+        if not records or self._also is None:
+            insert_events(rows)
+            return
+        try:
+            with transaction.atomic():
+                insert_events(rows)
+                self._also(records)
+        except (DatabaseError, InterfaceError):
+            raise
+        except Exception:
+            logger.exception("what policies found in %d calls cannot be written; it is left out", len(records))
+            insert_events(rows)
 
     def _database_failed(self) -> None:
         if not self._failing:
@@ -224,7 +289,7 @@ class Flusher:
 
     def _drain_dead(self, owner: str) -> bool:
         """True when everything of `owner` is in the database and its segments are gone."""
-        opened: dict[str, tuple[Record, Segment]] = {}
+        opened: dict[str, Opened] = {}
         lines: list[bytes] = []
         paths = segments_of(self.journal.folder, owner)
         size = -1
@@ -263,6 +328,11 @@ class Flusher:
     def _log(self, lines: list[bytes]) -> None:
         if lines:
             self._write_log(b"".join(lines))
+
+
+def _extra_bytes(record: Record) -> int:
+    carried = [record[name] for name in EXTRA if record.get(name)]
+    return len(orjson.dumps(carried)) if carried else 0
 
 
 def _log_line(record: Record) -> bytes:

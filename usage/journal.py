@@ -126,11 +126,13 @@ class Journal:
 
 
 class Segment:
-    """A segment as its reader sees it: how far it was read, and which of its calls are still open."""
+    """A segment as its reader sees it: how far it was read, whether the last read came to its end, and how many of its
+    calls are still open."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.offset = 0
+        self.at_end = False
         self.unsettled = 0
         self.undrained = 0
 
@@ -142,6 +144,7 @@ class Segment:
             data = file.read(limit)
             if b"\n" not in data:
                 data += file.readline()
+        self.at_end = len(data) < limit
         end = data.rfind(b"\n") + 1
         self.offset += end
         for line in data[:end].splitlines():

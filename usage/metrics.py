@@ -20,6 +20,16 @@ UNPRICED = Counter("gatehouse_unpriced_calls", "Answered calls whose price is no
 UNRECORDED = Counter(
     "gatehouse_unrecorded_calls", "Calls without a valid key that came too fast to be written down as usage events."
 )
+FINDINGS = Counter(
+    "gatehouse_findings",
+    "What policies found, by check and by what was done: audit, redact, block; dry_run; failed (the check itself).",
+    ["check", "action"],
+)
+MODERATIONS = Counter(
+    "gatehouse_moderations",
+    "Moderations by outcome: passed, flagged, failed, given_up (no answer in time).",
+    ["provider", "outcome"],
+)
 LATENCY = Histogram("gatehouse_latency_seconds", "From request to last byte.", ["endpoint"], buckets=BOUNDS_S)
 FIRST_BYTE = Histogram(
     "gatehouse_first_byte_seconds", "From request to the first byte of the answer.", ["endpoint"], buckets=BOUNDS_S
@@ -42,6 +52,9 @@ def count(event: dict[str, Any]) -> None:
     _child(LATENCY, endpoint).observe(event["latency_us"] / 1e6)
     if event["first_byte_us"] is not None:
         _child(FIRST_BYTE, endpoint).observe(event["first_byte_us"] / 1e6)
+    for finding in event.get("findings") or ():
+        done = "failed" if finding.get("failed") else "dry_run" if finding.get("dry_run") else finding.get("action", "")
+        _child(FINDINGS, finding.get("check", ""), done).inc()
     if not event["attempts"]:
         return
     if event["prompt_tokens"]:
@@ -52,6 +65,11 @@ def count(event: dict[str, Any]) -> None:
         _child(UNPRICED, model).inc()
     elif event["cost_nano_usd"]:
         _child(COST, model).inc(event["cost_nano_usd"] / 1e9)
+
+
+def count_moderation(provider: str, outcome: str) -> None:
+    """`provider`: as the catalogue names it, "" when it does not."""
+    _child(MODERATIONS, provider, outcome).inc()
 
 
 def _child(metric: Any, *labels: str) -> Any:

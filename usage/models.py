@@ -8,10 +8,11 @@ person is a severable reference. Money is integer nano-USD.
 from __future__ import annotations
 
 from decimal import Decimal
+from typing import Any
 
 from django.core.validators import MinValueValidator
 from django.db import models
-from django.utils import timezone
+from django.utils.timezone import now
 
 from usage import pricing
 
@@ -79,6 +80,13 @@ class UsageEvent(models.Model):
     user_agent = models.CharField(max_length=200, help_text="Caller's program.")
     organization = models.CharField(max_length=100, help_text="The openai-organization header.")
     trace_id = models.CharField("trace id", max_length=100, help_text="x-gatehouse-trace-id or traceparent.")
+    above_hold = models.BooleanField(
+        default=False, help_text="Cost more than was held for it on its budgets; booked in full all the same."
+    )
+    units = models.JSONField(
+        default=dict,
+        help_text="What else is billed: audio_prompt, audio_completion, images, tool calls by name, batch.",
+    )
     tags = models.JSONField(help_text="Free tags from the x-gatehouse-tags header.")
 
     class Meta:
@@ -125,16 +133,38 @@ class DirtyHour(models.Model):
         return f"{self.hour:%Y-%m-%d %H}:00"
 
 
-class Rollup(models.Model):
-    """Sums over the events of one minute or hour. Recomputed whole, so it is right however late events come.
+class DirtyDay(models.Model):
+    """A day with hours, and how far it has been summed up. Marked in the transaction that writes an hour's rollups;
+    what DirtyHour says of `marks` and `rolled_up` holds here too."""
 
-    Hours are split by key, user, team, model, provider and outcome; minutes (kept for two days, for the front page)
-    by nothing but the outcome. Latencies are a histogram, because percentiles do not add up.
+    day = models.DateTimeField(primary_key=True, help_text="Start of the day (UTC).")
+    marks = models.BigIntegerField(default=1, help_text="How often its hours were rolled up.")
+    rolled_up = models.BigIntegerField(default=0, help_text="The marks that its rollups include.")
+    hours_deleted = models.BooleanField(
+        default=False, help_text="Its sums by hour were too old to be kept. Those of the day are complete all the same."
+    )
+
+    class Meta:
+        verbose_name = "day to roll up"
+
+    def __str__(self) -> str:
+        return f"{self.day:%Y-%m-%d}"
+
+
+class Rollup(models.Model):
+    """Sums over the events of one minute, hour or day (UTC). Recomputed whole, so it is right however late events come.
+
+    Hours and days are split by key, user, team, model, provider and outcome; minutes (kept for two days, for the front
+    page) by nothing but the outcome. Latencies are a histogram, because percentiles do not add up. Adjustments count in
+    the period of their event. What was deleted because of its age goes on counting: its sums are kept as "pruned" (in
+    any number of rows for one hour and group), so that an hour is always what is pruned of it and what is left.
     """
 
     class Grain(models.TextChoices):
         MINUTE = "minute", "Minute"
         HOUR = "hour", "Hour"
+        DAY = "day", "Day"
+        PRUNED = "pruned", "Of deleted events"
 
     class Outcome(models.TextChoices):
         OK = "ok", "Answered"
@@ -160,38 +190,123 @@ class Rollup(models.Model):
     first_byte_histogram = models.JSONField(help_text="Calls per bucket of time to first byte.")
 
     class Meta:
-        indexes = [models.Index(fields=["grain", "start"], name="rollup_grain_start")]
+        indexes = [
+            models.Index(fields=["grain", "start"], name="rollup_grain_start"),
+            # What budgets of one key, user or team have spent.
+            models.Index(fields=["key_id", "grain", "start"], name="rollup_key"),
+            models.Index(fields=["user_id", "grain", "start"], name="rollup_user"),
+            models.Index(fields=["team_id", "grain", "start"], name="rollup_team"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.grain} {self.start:%Y-%m-%d %H:%M}"
 
 
+class Rerating(models.Model):
+    """One run that priced the events of a time again: by whom, why, and what came of it."""
+
+    at = models.DateTimeField(default=now, editable=False, help_text="When it was run (UTC).")
+    start = models.DateTimeField(help_text="Events from then on (UTC).")
+    end = models.DateTimeField(help_text="And before then (UTC).")
+    model = models.CharField(max_length=200, blank=True, help_text="Only events of this model. Empty: of all.")
+    reason = models.CharField(max_length=200, help_text="Why, for whoever reads the books later.")
+    by = models.ForeignKey(
+        "accounts.User", null=True, on_delete=models.SET_NULL, related_name="+", help_text="Who ran it."
+    )
+    events = models.BigIntegerField(default=0, help_text="Events that were looked at.")
+    changed = models.BigIntegerField(default=0, help_text="Events whose cost has changed.")
+    delta_nano_usd = models.BigIntegerField(default=0, help_text="Sum of the changes, nano-USD.")
+
+    class Meta:
+        verbose_name = "re-rating"
+        ordering = ["-id"]
+
+    def __str__(self) -> str:
+        return f"{self.start:%Y-%m-%d} to {self.end:%Y-%m-%d}: {self.reason}"
+
+
+class Adjustment(models.Model):
+    """A later change to the cost of an event, which itself stays as it was written. What an event costs is its own
+    figure and its adjustments; in sums an adjustment counts at the time of its event."""
+
+    id = models.UUIDField(primary_key=True, help_text="Time-ordered by the event's time (UUID version 7).")
+    event_id = models.UUIDField(db_index=True, help_text="The usage event.")
+    at = models.DateTimeField(help_text="Time of the event (UTC).")
+    made_at = models.DateTimeField(default=now, help_text="When it was adjusted (UTC).")
+    rerating = models.ForeignKey(
+        Rerating, null=True, on_delete=models.PROTECT, related_name="adjustments", help_text="The run that made it."
+    )
+    key_id = models.BigIntegerField(null=True, help_text="As the event has it.")
+    user_id = models.BigIntegerField(null=True, help_text="As the event has it.")
+    team_id = models.BigIntegerField(null=True, help_text="As the event has it.")
+    model = models.CharField(max_length=200, help_text="As the event has it.")
+    provider = models.CharField(max_length=100, help_text="As the event has it.")
+    status = models.PositiveSmallIntegerField(help_text="As the event has it.")
+    delta_nano_usd = models.BigIntegerField("change", help_text="Added to the cost, nano-USD; may be negative.")
+    priced_calls = models.SmallIntegerField(
+        default=0, help_text="1: the event was unpriced until now; -1: it is from now on."
+    )
+
+    class Meta:
+        ordering = ["-id"]
+
+    def __str__(self) -> str:
+        return f"{self.event_id}: {self.delta_nano_usd}"
+
+
+def _price(name: str, help_text: str, **options: Any) -> models.BigIntegerField:
+    return models.BigIntegerField(name, validators=[MinValueValidator(0)], help_text=help_text, **options)
+
+
+def _optional_price(name: str, help_text: str) -> models.BigIntegerField:
+    return _price(name, help_text, null=True, blank=True)
+
+
 class ModelPrice(models.Model):
-    """What a model costs from a day on. The newest row that has begun counts; older ones stay for older calls."""
+    """What a model costs from a day on. The newest row that has begun counts; older ones stay for older calls.
+    A team's own price counts before the price for everyone."""
 
     model = models.CharField(max_length=200, help_text="Public name of the model.")
+    team = models.ForeignKey(
+        "accounts.Team",
+        null=True,
+        blank=True,
+        on_delete=models.CASCADE,
+        related_name="+",
+        help_text="Only calls of this team cost this. Empty: everyone's.",
+    )
     valid_from = models.DateTimeField(
-        default=timezone.now, help_text="From when this price counts (UTC). Calls before keep the price of their time."
+        default=now, help_text="From when this price counts (UTC). Calls before keep the price of their time."
     )
-    input_nano_usd_per_mtok = models.BigIntegerField(
-        "input", validators=[MinValueValidator(0)], help_text="Nano-USD per million prompt tokens."
+    input_nano_usd_per_mtok = _price("input", "Nano-USD per million prompt tokens.")
+    output_nano_usd_per_mtok = _price("output", "Nano-USD per million completion tokens.")
+    cached_nano_usd_per_mtok = _optional_price(
+        "cached input", "Nano-USD per million prompt tokens read from the provider's cache. Empty: as input."
     )
-    output_nano_usd_per_mtok = models.BigIntegerField(
-        "output", validators=[MinValueValidator(0)], help_text="Nano-USD per million completion tokens."
+    cache_write_nano_usd_per_mtok = _optional_price(
+        "cache write", "Nano-USD per million prompt tokens written to the provider's cache. Empty: as input."
     )
-    cached_nano_usd_per_mtok = models.BigIntegerField(
-        "cached input",
-        null=True,
+    reasoning_nano_usd_per_mtok = _optional_price(
+        "reasoning", "Nano-USD per million completion tokens spent on reasoning. Empty: as output."
+    )
+    audio_input_nano_usd_per_mtok = _optional_price(
+        "audio input", "Nano-USD per million prompt tokens of audio. Empty: as input."
+    )
+    audio_output_nano_usd_per_mtok = _optional_price(
+        "audio output", "Nano-USD per million completion tokens of audio. Empty: as output."
+    )
+    request_nano_usd = _price("request", "Nano-USD a call, on top of its tokens.", default=0)
+    image_nano_usd = _optional_price("image", "Nano-USD per image made. Empty: images cost their tokens only.")
+    tools_nano_usd = models.JSONField(
+        "tools", default=dict, blank=True, help_text="Nano-USD per call of a provider's own tool, such as web_search."
+    )
+    batch_percent = models.PositiveSmallIntegerField(
+        "batch", default=100, help_text="What a call in a batch costs, in per cent of this price. Usually 50."
+    )
+    tiers = models.JSONField(
+        default=list,
         blank=True,
-        validators=[MinValueValidator(0)],
-        help_text="Nano-USD per million prompt tokens read from the provider's cache. Empty: as input.",
-    )
-    cache_write_nano_usd_per_mtok = models.BigIntegerField(
-        "cache write",
-        null=True,
-        blank=True,
-        validators=[MinValueValidator(0)],
-        help_text="Nano-USD per million prompt tokens written to the provider's cache. Empty: as input.",
+        help_text="Dearer prices of long prompts: from_prompt_tokens, input, output, cached, cache_write; nano-USD.",
     )
 
     class Meta:
@@ -201,3 +316,241 @@ class ModelPrice(models.Model):
 
     def __str__(self) -> str:
         return f"{self.model} from {self.valid_from:%Y-%m-%d}"
+
+
+# --- limits ----------------------------------------------------------------------------------------------------------
+class Owned(models.Model):
+    """Whom a budget or a limit is for. Exactly the field that `scope` names is set, none for the installation and for
+    client IPs; `model` narrows it to calls of one model."""
+
+    class Scope(models.TextChoices):
+        INSTALLATION = "installation", "The whole installation"
+        TEAM = "team", "A team"
+        USER = "user", "A user"
+        KEY = "key", "An API key"
+
+    scope = models.CharField("for", max_length=16, choices=Scope, help_text="Whose calls count.")
+    team = models.ForeignKey(
+        "accounts.Team",
+        null=True,
+        blank=True,
+        on_delete=models.CASCADE,
+        related_name="%(class)ss",
+        help_text="The team.",
+    )
+    user = models.ForeignKey(
+        "accounts.User",
+        null=True,
+        blank=True,
+        on_delete=models.CASCADE,
+        related_name="%(class)ss",
+        help_text="The person, through any key in any team.",
+    )
+    key = models.ForeignKey(
+        "accounts.ApiKey",
+        null=True,
+        blank=True,
+        on_delete=models.CASCADE,
+        related_name="%(class)ss",
+        verbose_name="API key",
+        help_text="The API key.",
+    )
+    model = models.CharField(
+        max_length=200, blank=True, help_text="Only calls of this model (its public name). Empty: of every model."
+    )
+
+    class Meta:
+        abstract = True
+
+    @property
+    def owner_id(self) -> int | None:
+        """The id of the team, user or key. None: the installation's, or every client IP's."""
+        owner_id: int | None = getattr(self, f"{self.scope}_id", None)
+        return owner_id
+
+    @property
+    def owner_name(self) -> str:
+        owner = getattr(self, self.scope, None)
+        return str(owner) if owner is not None else self.get_scope_display()
+
+
+class Budget(Owned):
+    """How much may be spent in each window, in money or in tokens. Every budget that fits a call must have room."""
+
+    class Unit(models.TextChoices):
+        USD = "usd", "US dollars"
+        TOKENS = "tokens", "Tokens"
+
+    class Per(models.TextChoices):
+        HOUR = "hour", "Hour"
+        DAY = "day", "Day"
+        WEEK = "week", "Week (from Monday)"
+        MONTH = "month", "Calendar month"
+        TOTAL = "total", "Total, without an end"
+
+    class OnExhaustion(models.TextChoices):
+        REFUSE = "refuse", "Refuse the call"
+        FALL_BACK = "fall_back", "Use a cheaper model"
+
+    unit = models.CharField(max_length=8, choices=Unit, default=Unit.USD, help_text="What is counted.")
+    limit = models.BigIntegerField(
+        validators=[MinValueValidator(0)], help_text="Hard limit of each window: nano-USD or tokens. 0 allows nothing."
+    )
+    soft = models.BigIntegerField(
+        "soft limit",
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(0)],
+        help_text="Alerts from here on, refuses nothing: nano-USD or tokens. Empty: none of its own.",
+    )
+    per = models.CharField(
+        max_length=8, choices=Per, default=Per.MONTH, help_text="The window. Nothing is carried over into the next one."
+    )
+    timezone = models.CharField(
+        "time zone",
+        max_length=64,
+        blank=True,
+        help_text="In which days, weeks and months begin, such as Europe/Berlin. Empty: the installation's.",
+    )
+    counts_from = models.DateTimeField(
+        "counts from", default=now, help_text="Calls before then do not count on a total budget (UTC)."
+    )
+    on_exhaustion = models.CharField(
+        "when it is spent", max_length=16, choices=OnExhaustion, default=OnExhaustion.REFUSE, help_text="What happens."
+    )
+    fallback_model = models.CharField(
+        "cheaper model", max_length=200, blank=True, help_text="Public name of the model that calls then go to."
+    )
+    enabled = models.BooleanField(default=True, help_text="A budget that is switched off limits nobody.")
+    created_at = models.DateTimeField(default=now, editable=False, help_text="When it was made.")
+
+    class Meta:
+        ordering = ["scope", "id"]
+        indexes = [models.Index(fields=["scope", "unit", "per"], name="budget_scope")]
+
+    def __str__(self) -> str:
+        model = f", {self.model}" if self.model else ""
+        return f"{self.owner_name}{model}: {self.get_unit_display()} per {self.per}"
+
+
+class TopUp(models.Model):
+    """More for one window of a budget, given by an admin. Never changed; a mistake is mended by a negative one."""
+
+    budget = models.ForeignKey(Budget, on_delete=models.CASCADE, related_name="top_ups", help_text="The budget.")
+    amount = models.BigIntegerField(help_text="Added to the limit of that window: nano-USD or tokens; may be negative.")
+    window_start = models.DateTimeField(help_text="Start of the window that it is for (UTC).")
+    reason = models.CharField(max_length=200, help_text="Why, for whoever reads the books later.")
+    by = models.ForeignKey(
+        "accounts.User", null=True, on_delete=models.SET_NULL, related_name="+", help_text="Who gave it."
+    )
+    at = models.DateTimeField(default=now, editable=False, help_text="When it was given (UTC).")
+
+    class Meta:
+        verbose_name = "top-up"
+        ordering = ["-id"]
+        indexes = [models.Index(fields=["window_start"], name="top_up_window")]
+
+    def __str__(self) -> str:
+        return f"{self.amount} for {self.budget}"
+
+
+class Limit(Owned):
+    """How fast. Empty fields limit nothing. For client IPs it holds for each address by itself."""
+
+    class Scope(models.TextChoices):
+        INSTALLATION = "installation", "The whole installation"
+        TEAM = "team", "A team"
+        USER = "user", "A user"
+        KEY = "key", "An API key"
+        CLIENT_IP = "client_ip", "Each client IP"
+
+    scope = models.CharField("for", max_length=16, choices=Scope, help_text="Whose calls count.")
+    requests_per_minute = models.PositiveIntegerField(
+        null=True, blank=True, help_text="Calls a minute, evenly refilled; a minute's worth may come at once."
+    )
+    tokens_per_minute = models.PositiveIntegerField(
+        null=True, blank=True, help_text="Prompt and completion tokens a minute, evenly refilled."
+    )
+    max_parallel = models.PositiveIntegerField(
+        "parallel calls", null=True, blank=True, help_text="Calls under way at the same time."
+    )
+
+    class Meta:
+        verbose_name = "rate limit"
+        ordering = ["scope", "id"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["scope", "model"],
+                condition=models.Q(team=None, user=None, key=None),
+                name="one_limit_per_scope_and_model",
+            ),
+            models.UniqueConstraint(
+                fields=["team", "model"], condition=~models.Q(team=None), name="one_limit_per_team_and_model"
+            ),
+            models.UniqueConstraint(
+                fields=["user", "model"], condition=~models.Q(user=None), name="one_limit_per_user_and_model"
+            ),
+            models.UniqueConstraint(
+                fields=["key", "model"], condition=~models.Q(key=None), name="one_limit_per_key_and_model"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.owner_name}{f', {self.model}' if self.model else ''}"
+
+
+class MoneySettings(models.Model):
+    """One row: what holds for all budgets, limits and reports."""
+
+    class WhenAway(models.TextChoices):
+        REFUSE = "refuse", "Refuse calls that have a budget"
+        SERVE = "serve", "Serve them, and count them when Redis is back"
+
+    timezone = models.CharField(
+        "time zone",
+        max_length=64,
+        default="UTC",
+        help_text="In which days, weeks and months of budgets begin, such as Europe/Berlin.",
+    )
+    when_redis_is_away = models.CharField(
+        max_length=8,
+        choices=WhenAway,
+        default=WhenAway.REFUSE,
+        help_text="While Redis cannot be reached. Keys without a budget are always served.",
+    )
+    default_max_tokens = models.PositiveIntegerField(
+        default=4096,
+        help_text="Sent to the provider as the longest answer when a call on a budget names none, because nobody could "
+        "know what it costs at most. Never more than the model's own maximum.",
+    )
+    blocks_to_throttle = models.PositiveIntegerField(
+        null=True,
+        blank=True,
+        help_text="A key that policies block so often within ten minutes has to wait. Empty: never. Mind that a "
+        "service's key then waits for what one of its users sends.",
+    )
+    throttle_s = models.PositiveIntegerField("seconds to wait", default=60, help_text="How long it then has to wait.")
+    currency = models.CharField(
+        max_length=3, default="USD", help_text="In which amounts are shown, such as EUR. The books stay in US dollars."
+    )
+    units_per_usd = models.DecimalField(
+        "one US dollar is", max_digits=14, decimal_places=6, default=Decimal(1), help_text="In that currency."
+    )
+    events_kept_days = models.PositiveIntegerField(
+        null=True, blank=True, help_text="Usage events older than so many days are deleted. Empty: never."
+    )
+    rollups_kept_days = models.PositiveIntegerField(
+        null=True,
+        blank=True,
+        help_text="Sums by hour older than so many days are deleted; those by day stay. Empty: never.",
+    )
+
+    class Meta:
+        verbose_name = verbose_name_plural = "money & limits"
+
+    def __str__(self) -> str:
+        return "Money & limits"
+
+
+# Alerts are models of this app too; what uses them imports them from where they are.
+from usage import alert_models  # noqa: E402, F401

@@ -5,14 +5,17 @@ For building a snapshot (in a thread), not for the hot path.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from operator import itemgetter
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
 
 from usage.models import ModelPrice
-from usage.pricing import Price, per_mtok
+from usage.pricing import PER_MTOK, Price, per_mtok
 
 if TYPE_CHECKING:
     from genai_prices import types as genai
@@ -20,52 +23,130 @@ if TYPE_CHECKING:
 DAY = timedelta(days=1)
 
 
-class PriceBook:
-    """The prices of one moment. `valid_until`: when one of those given out so far ends, or None if none has an end."""
+# What a call in a batch costs, in per cent, at the providers in genai-prices that say so for all of their models.
+BATCH_PERCENT = {"openai": 50, "azure": 50, "anthropic": 50, "google": 50, "mistral": 50, "groq": 50}
+NOBODYS: Mapping[int, Price] = MappingProxyType({})
 
-    def __init__(self, now: datetime, own: dict[str, Price], valid_until: datetime | None) -> None:
+
+class PriceBook:
+    """The prices of one moment. `valid_until`: when one of those given out so far ends, or None if none has an end.
+
+    `own` are the prices set here by model, `teams` those of single teams by model and team id.
+    """
+
+    def __init__(
+        self,
+        now: datetime,
+        own: dict[str, Price],
+        valid_until: datetime | None,
+        teams: dict[str, dict[int, Price]] | None = None,
+    ) -> None:
         self._now = now
         self._own = own
+        self._teams = teams or {}
         self.valid_until = valid_until
 
-    def find(self, model: str, prices_id: str, upstream_model: str) -> Price | None:
+    def find(self, model: str, prices_id: str, upstream_model: str, team_id: int | None = None) -> Price | None:
         """The price of a route; None if nobody knows it.
 
-        `model` is the public name, for which a price of ours counts before any other. `prices_id` is the provider in
-        genai-prices; "" means that it has no list price (self-hosted), and then it is not guessed from the name.
+        `model` is the public name, for which a price of ours counts before any other, and the team's own before that.
+        `prices_id` is the provider in genai-prices; "" means that it has no list price (self-hosted), and then it is
+        not guessed from the name.
         """
+        if team_id is not None and team_id in self.team_prices(model):
+            return self._teams[model][team_id]
         if model in self._own:
             return self._own[model]
-        listed = _find_model(prices_id, upstream_model)
-        if listed is None:
-            return None
-        self._expire_at(_next_change(listed, self._now))
-        return _listed_price(listed, self._now)
+        found = listed_price(prices_id, upstream_model, self._now)
+        if found.until is not None and (self.valid_until is None or found.until < self.valid_until):
+            self.valid_until = found.until
+        return found.price
 
-    def _expire_at(self, moment: datetime | None) -> None:
-        if moment is not None and (self.valid_until is None or moment < self.valid_until):
-            self.valid_until = moment
+    def team_prices(self, model: str) -> Mapping[int, Price]:
+        """What the model costs teams that have a price of their own, by their id."""
+        return self._teams.get(model, NOBODYS)
+
+
+class PriceHistory:
+    """The prices of all times, for pricing calls again."""
+
+    def __init__(self, rows: Iterable[ModelPrice]) -> None:
+        """`rows` in the order in which they begin."""
+        self._own: dict[tuple[str, int | None], tuple[list[datetime], list[Price]]] = {}
+        for row in rows:
+            starts, prices = self._own.setdefault((row.model, row.team_id), ([], []))
+            starts.append(row.valid_from)
+            prices.append(price_of(row))
+        # By provider and model: from when to when the listed price counts that was asked for last.
+        self._listed: dict[tuple[str, str], tuple[datetime, Listed]] = {}
+
+    def own(self, model: str, team_id: int | None, at: datetime) -> Price | None:
+        """What was set here: the team's own price, or else everyone's. None: neither had begun."""
+        own = self._began(model, team_id, at) if team_id is not None else None
+        return own or self._began(model, None, at)
+
+    def listed(self, prices_id: str, upstream_model: str, at: datetime) -> Price | None:
+        """What the list that ships with the gateway says. Quick for calls in the order of their time."""
+        since, found = self._listed.get((prices_id, upstream_model), (None, None))
+        if since is None or found is None or at < since or (found.until is not None and at >= found.until):
+            found = listed_price(prices_id, upstream_model, at)
+            self._listed[prices_id, upstream_model] = at, found
+        return found.price
+
+    def _began(self, model: str, team_id: int | None, at: datetime) -> Price | None:
+        starts, prices = self._own.get((model, team_id), ((), ()))
+        begun = bisect_right(starts, at)
+        return prices[begun - 1] if begun else None
+
+
+def price_history() -> PriceHistory:
+    """One query."""
+    return PriceHistory(ModelPrice.objects.order_by("valid_from", "id"))
 
 
 def prices_at(now: datetime) -> PriceBook:
     """One query."""
     own: dict[str, Price] = {}
+    teams: dict[str, dict[int, Price]] = {}
     upcoming: datetime | None = None
     for row in ModelPrice.objects.order_by("valid_from", "id"):
-        if row.valid_from <= now:
-            own[row.model] = price_of(row)
-        elif upcoming is None:
+        if row.valid_from > now:
             upcoming = row.valid_from
-    return PriceBook(now, own, upcoming)
+            break
+        if row.team_id is None:
+            own[row.model] = price_of(row)
+        else:
+            teams.setdefault(row.model, {})[row.team_id] = price_of(row)
+    return PriceBook(now, own, upcoming, teams)
 
 
 def price_of(row: ModelPrice) -> Price:
+    plain = {
+        "request": row.request_nano_usd,
+        "image": row.image_nano_usd,
+        "tools": row.tools_nano_usd,
+        "batch_percent": row.batch_percent,
+    }
+    tiers = sorted(row.tiers, key=itemgetter("from_prompt_tokens"), reverse=True)
     return Price(
         input=row.input_nano_usd_per_mtok,
         output=row.output_nano_usd_per_mtok,
         cached=row.cached_nano_usd_per_mtok,
         cache_write=row.cache_write_nano_usd_per_mtok,
+        reasoning=row.reasoning_nano_usd_per_mtok,
+        audio_input=row.audio_input_nano_usd_per_mtok,
+        audio_output=row.audio_output_nano_usd_per_mtok,
+        **plain,
+        tiers=tuple(
+            (tier["from_prompt_tokens"], Price(**{name: tier.get(name) for name in TIER_RATES}, **plain))
+            for tier in tiers
+        ),
     )
+
+
+# What a tier of a ModelPrice may say, nano-USD per million tokens; input and output always. The rest of the price is
+# that of the row.
+TIER_RATES = ("input", "output", "cached", "cache_write", "reasoning", "audio_input", "audio_output")
 
 
 def context_window(prices_id: str, model: str) -> int | None:
@@ -100,7 +181,22 @@ def _find_model(prices_id: str, model: str) -> genai.ModelInfo | None:
     return provider.find_model(model, all_providers=_providers()) if provider else None
 
 
-def _listed_price(model: genai.ModelInfo, now: datetime) -> Price | None:
+class Listed(NamedTuple):
+    """The price that ships with the gateway. None: not known. `until`: when it may be another one; None: never."""
+
+    price: Price | None
+    until: datetime | None
+
+
+def listed_price(prices_id: str, upstream_model: str, at: datetime) -> Listed:
+    """What the provider's model cost at that time, as far as the list knows."""
+    model = _find_model(prices_id, upstream_model)
+    if model is None:
+        return Listed(None, None)
+    return Listed(_listed_price(model, at, BATCH_PERCENT.get(prices_id, 100)), _next_change(model, at))
+
+
+def _listed_price(model: genai.ModelInfo, now: datetime, batch_percent: int = 100) -> Price | None:
     """None if the model is not billed by the token (per minute of audio, per page) or its price is not listed."""
     if model.id.endswith(":free"):
         return Price(0, 0)
@@ -111,12 +207,15 @@ def _listed_price(model: genai.ModelInfo, now: datetime) -> Price | None:
         return None
     starts = sorted({tier.start for rate in rates.values() for tier in getattr(rate, "tiers", ())}, reverse=True)
     # genai-prices' tiers begin above their start, ours at it.
-    tiers = tuple((start + 1, _flat_price(rates, start + 1)) for start in starts)
-    return _flat_price(rates, 0, tiers)
+    tiers = tuple((start + 1, _flat_price(rates, start + 1, batch_percent)) for start in starts)
+    return _flat_price(rates, 0, batch_percent, tiers)
 
 
 def _flat_price(
-    rates: dict[str, Decimal | genai.TieredPrices], prompt_tokens: int, tiers: tuple[tuple[int, Price], ...] = ()
+    rates: dict[str, Decimal | genai.TieredPrices],
+    prompt_tokens: int,
+    batch_percent: int,
+    tiers: tuple[tuple[int, Price], ...] = (),
 ) -> Price:
     def rate(*names: str) -> int | None:
         for name in names:
@@ -124,16 +223,31 @@ def _flat_price(
                 return per_mtok(_rate_at(rates[name], prompt_tokens))
         return None
 
+    def apiece(name: str) -> int:
+        return (rate(name) or 0) // 1_000
+
+    tools = {name: nano for name, listed in LISTED_TOOLS.items() if (nano := apiece(listed))}
+    citations = (rate("output_citation_mtok") or 0) // PER_MTOK
     return Price(
         input=rate("input_mtok") or 0,
         output=rate("output_mtok") or 0,
         cached=rate("cache_read_mtok"),
         cache_write=rate("cache_write_mtok", "cache_write_5m_mtok"),
+        cache_write_1h=rate("cache_write_1h_mtok"),
+        reasoning=rate("output_reasoning_mtok"),
         audio_input=rate("input_audio_mtok"),
         audio_output=rate("output_audio_mtok"),
-        request=(rate("requests_kcount") or 0) // 1_000,
+        image_input=rate("input_image_mtok"),
+        image_output=rate("output_image_mtok"),
+        request=apiece("requests_kcount"),
+        tools={**tools, "citation_tokens": citations} if citations else tools,
+        batch_percent=batch_percent,
         tiers=tiers,
     )
+
+
+# Tools as the adapters name them, and how genai-prices names the price of a thousand calls.
+LISTED_TOOLS = {"web_search": "web_searches_kcount", "file_search": "storage_searches_kcount"}
 
 
 def _rate_at(rate: Decimal | genai.TieredPrices, prompt_tokens: int) -> Decimal:

@@ -1,46 +1,52 @@
-"""Sums over events: by minute for the last two days, by hour for ever.
+"""Sums over events: by minute for the last two days, by hour, and by day for ever.
 
 An hour is recomputed whole, by the database, whenever events were added to it, however late; so a roll-up may be
 repeated, may be cut off anywhere and may run twice at the same time:
 
     1  read the hour's marks   every event of a transaction that made these marks is visible from now on
     2  aggregate               sees at least those events; holds no lock, so nobody who inserts waits for it
-    3  in one transaction      note the marks as rolled up, unless another roll-up has noted as many; replace the rows
+    3  in one transaction      mark the day; note the hour's marks as rolled up, unless another roll-up has noted as
+                               many; replace the rows
 
-Whoever inserts after 1 leaves more marks than 3 notes, and the hour stays dirty.
+Whoever inserts after 1 leaves more marks than 3 notes, and the hour stays dirty. A day is the sum of its hours and goes
+the same way, one level up: its marks are those that 3 makes.
+
+Locks are taken in one order: a day, one of its hours, rollups. What usage.retention deletes needs both to be clean, and
+holds their locks; between 1 and 3 they are not, or 3 finds its marks noted already. So a roll-up never sees half of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from datetime import datetime, timedelta
-from functools import cache
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
-from django.db import connection, transaction
+from django.db import models, transaction
 from django.db.models import F
 from django.utils import timezone
 
-from usage import histogram
-from usage.models import DirtyHour, Rollup, UsageEvent
-from usage.services import EPOCH, id_range
+from accounts.time_ids import EPOCH, id_range
+from usage import aggregation
+from usage.models import Adjustment, DirtyDay, DirtyHour, Rollup, UsageEvent
+from usage.services import mark_hours
 
+DAY = timedelta(days=1)
 HOUR = timedelta(hours=1)
-MINUTE = timedelta(minutes=1)
 MINUTES_KEPT = timedelta(hours=48)
 HOURS_AT_ONCE = 100
 ROWS_AT_ONCE = 500
 
-DIMENSIONS = ("key_id", "user_id", "team_id", "model", "provider")
-SUMS = ("calls", "unpriced_calls", "prompt_tokens", "completion_tokens", "cost_nano_usd", "latency_us")
-
 
 def roll_up(limit: int = HOURS_AT_ONCE) -> int:
-    """Bring up to `limit` dirty hours up to date, the newest first, and forget old minutes. Returns how many."""
+    """Bring up to `limit` dirty hours up to date, the newest first, and then every dirty day; forget old minutes.
+    Returns how many hours."""
     dirty = DirtyHour.objects.filter(marks__gt=F("rolled_up")).order_by("-hour").values_list("hour", flat=True)
     hours = list(dirty[:limit])
     for hour in hours:
         roll_up_hour(hour)
+    for day in DirtyDay.objects.filter(marks__gt=F("rolled_up")).order_by("-day").values_list("day", flat=True):
+        roll_up_day(day)
     prune_minutes()
     return len(hours)
 
@@ -56,112 +62,119 @@ def roll_up_all() -> int:
 
 
 def roll_up_again(start: datetime, end: datetime) -> int:
-    """Recompute every hour that `start` to `end` (exclusive) touches, dirty or not. Returns how many have events."""
-    hours = DirtyHour.objects.filter(hour__gte=_floor_hour(start), hour__lt=end).order_by("hour")
-    hours.update(marks=F("marks") + 1)
-    chosen = list(hours.values_list("hour", flat=True))
-    for hour in chosen:
-        roll_up_hour(hour)
-    return len(chosen)
+    """Recompute every hour that `start` to `end` (exclusive) touches, dirty or not, and their days. Returns how many
+    hours have events. Day by day, so it may be cut off, and begun again, anywhere."""
+    done = 0
+    start, end = floor_hour(start), floor_hour(end + HOUR - timedelta(microseconds=1))
+    while first := _first_hour_with_events(start, end):
+        day = floor_day(first)
+        start = min(day + DAY, end)
+        hours = _hours_with_events(first, start)
+        with transaction.atomic():
+            mark_hours(hours)
+        for hour in sorted(hours):
+            roll_up_hour(hour)
+        roll_up_day(day)
+        done += len(hours)
+    return done
 
 
 def roll_up_hour(hour: datetime) -> None:
     marks = DirtyHour.objects.values_list("marks", flat=True).get(hour=hour)
-    rows = list(_aggregate(hour, Rollup.Grain.HOUR))
-    if hour + HOUR > _oldest_minute():
-        rows += _aggregate(hour, Rollup.Grain.MINUTE)
+    only_by_day = DirtyDay.objects.filter(day=floor_day(hour), hours_deleted=True).exists()
+    rows = [] if only_by_day else _aggregate(hour)
     with transaction.atomic():
+        if _mark_day(hour).hours_deleted != only_by_day:
+            return  # it became too old just now; the hour is still dirty
         # Locks the row: of two roll-ups of one hour the second waits here, and then sees that it is too late.
-        if DirtyHour.objects.filter(hour=hour, rolled_up__lt=marks).update(rolled_up=marks):
-            Rollup.objects.filter(start__gte=hour, start__lt=hour + HOUR).delete()
-            Rollup.objects.bulk_create(rows, batch_size=ROWS_AT_ONCE)
+        if DirtyHour.objects.filter(hour=hour, rolled_up__lt=marks).update(rolled_up=marks) and rows:
+            grains = (Rollup.Grain.HOUR, Rollup.Grain.MINUTE)
+            _replace(Rollup.objects.filter(grain__in=grains, start__gte=hour, start__lt=hour + HOUR), rows)
+
+
+def roll_up_day(day: datetime) -> None:
+    dirty = DirtyDay.objects.get(day=day)
+    rows = aggregation.period(Rollup.Grain.DAY, day, day + DAY) if dirty.hours_deleted else []
+    with transaction.atomic():
+        as_read = DirtyDay.objects.filter(day=day, rolled_up__lt=dirty.marks, hours_deleted=dirty.hours_deleted)
+        if not as_read.update(rolled_up=dirty.marks):
+            return
+        before = Rollup.objects.filter(grain=Rollup.Grain.DAY, start=day)
+        if dirty.hours_deleted and rows:
+            _replace(before, rows)
+        elif Rollup.objects.filter(grain=Rollup.Grain.HOUR, start__gte=day, start__lt=day + DAY).exists():
+            before.delete()
+            aggregation.add_up(Rollup.Grain.HOUR, day, day + DAY, into=Rollup.Grain.DAY)
 
 
 def prune_minutes() -> None:
     Rollup.objects.filter(grain=Rollup.Grain.MINUTE, start__lt=_oldest_minute()).delete()
 
 
-def _oldest_minute() -> datetime:
-    return _floor_hour(timezone.now() - MINUTES_KEPT)
+def hours_of(model: type[models.Model], start: datetime, end: datetime) -> Iterator[datetime]:
+    """The hours between `start` and `end` (exclusive) in which rows of `model`, which has time-ordered ids, lie.
+    Oldest first; a look at the primary key for each, however many rows there are."""
+    while start < end:
+        low, high = id_range(start, end)
+        rows = model._default_manager.filter(pk__gte=low, pk__lt=high).order_by("pk")
+        first: UUID | None = rows.values_list("pk", flat=True).first()
+        if first is None:
+            return
+        hour = floor_hour(EPOCH + timedelta(milliseconds=first.int >> 80))
+        yield hour
+        start = hour + HOUR
 
 
-def _floor_hour(moment: datetime) -> datetime:
+def floor_hour(moment: datetime) -> datetime:
     return moment - (moment - EPOCH) % HOUR
 
 
-def _aggregate(hour: datetime, grain: Rollup.Grain) -> Iterable[Rollup]:
-    """The rows of one hour. The database groups by latency bucket too, so that one pass gives sums and histograms;
-    what comes back is a few rows per group, however many events there are."""
-    by = ("minute", "outcome") if grain == Rollup.Grain.MINUTE else (*DIMENSIONS, "outcome")
-    groups: dict[tuple[Any, ...], Rollup] = {}
-    for row in _buckets(hour, by):
-        *key, latency_bucket, first_byte_bucket = row[: -len(SUMS)]
-        group = groups.get(tuple(key))
-        if group is None:
-            group = groups[tuple(key)] = _empty_rollup(hour, grain, dict(zip(by, key, strict=True)))
-        sums = dict(zip(SUMS, row[-len(SUMS) :], strict=True))
-        for name, value in sums.items():
-            setattr(group, name, getattr(group, name) + value)
-        group.latency_histogram[latency_bucket] += sums["calls"]
-        if first_byte_bucket is not None:
-            group.first_byte_histogram[first_byte_bucket] += sums["calls"]
-    return groups.values()
+def floor_day(moment: datetime) -> datetime:
+    """The start of its day in UTC."""
+    return (moment - (moment - EPOCH) % DAY).astimezone(UTC)
 
 
-def _empty_rollup(hour: datetime, grain: Rollup.Grain, group: dict[str, Any]) -> Rollup:
-    start = hour + group.pop("minute", 0) * MINUTE
-    return Rollup(
-        grain=grain,
-        start=start,
-        **group,
-        **dict.fromkeys(SUMS, 0),
-        latency_histogram=histogram.empty(),
-        first_byte_histogram=histogram.empty(),
-    )
+def _hours_with_events(start: datetime, end: datetime) -> set[datetime]:
+    """Hours that are marked, and hours whose marks were lost: after a restore there may be events without."""
+    written = {hour for hours in _written_hours(start, end) for hour in hours}
+    return written.union(hours_of(UsageEvent, start, end), hours_of(Adjustment, start, end))
 
 
-def _buckets(hour: datetime, by: tuple[str, ...]) -> list[tuple[Any, ...]]:
-    """Rows of `by`, the two buckets, and SUMS."""
-    bounds = [UsageEvent._meta.pk.get_db_prep_value(bound, connection) for bound in id_range(hour, hour + HOUR)]
-    with connection.cursor() as cursor:
-        cursor.execute(_statement(by), bounds)
-        rows: list[tuple[Any, ...]] = cursor.fetchall()
+def _first_hour_with_events(start: datetime, end: datetime) -> datetime | None:
+    firsts = [hours.first() for hours in _written_hours(start, end)]
+    firsts += [next(iter(hours_of(model, start, end)), None) for model in (UsageEvent, Adjustment)]
+    return min((hour for hour in firsts if hour is not None), default=None)
+
+
+def _written_hours(start: datetime, end: datetime) -> list[models.QuerySet[Any, datetime]]:
+    marked = DirtyHour.objects.filter(hour__gte=start, hour__lt=end).order_by("hour")
+    pruned = Rollup.objects.filter(grain=Rollup.Grain.PRUNED, start__gte=start, start__lt=end).order_by("start")
+    return [marked.values_list("hour", flat=True), pruned.values_list("start", flat=True)]
+
+
+def _mark_day(hour: datetime) -> DirtyDay:
+    """Say, in the current transaction, that the sums of its day are out of date. Locks the day."""
+    day = floor_day(hour)
+    if not DirtyDay.objects.filter(day=day).update(marks=F("marks") + 1):
+        # Another roll-up may be about to insert it: then this waits for that one's commit.
+        DirtyDay.objects.bulk_create([DirtyDay(day=day, marks=0)], ignore_conflicts=True)
+        DirtyDay.objects.filter(day=day).update(marks=F("marks") + 1)
+    return DirtyDay.objects.get(day=day)
+
+
+def _aggregate(hour: datetime) -> list[Rollup]:
+    rows = aggregation.period(Rollup.Grain.HOUR, hour, hour + HOUR)
+    if hour + HOUR > _oldest_minute():
+        rows += aggregation.minutes(hour, hour + HOUR)
     return rows
 
 
-@cache
-def _statement(by: tuple[str, ...]) -> str:
-    """In SQL by hand: the ORM takes longer to put it together than the database to answer it."""
-    columns = [_EXPRESSIONS.get(name, name) for name in (*by, "latency_bucket", "first_byte_bucket")]
-    if connection.vendor == "sqlite":
-        columns = [_SQLITE_MINUTE if column == _EXPRESSIONS["minute"] else column for column in columns]
-    groups = ", ".join(str(number + 1) for number in range(len(columns)))
-    selected = ", ".join([*columns, *(_SUM_EXPRESSIONS[name] for name in SUMS)])
-    return f"SELECT {selected} FROM usage_usageevent WHERE id >= %s AND id < %s GROUP BY {groups}"  # noqa: S608
+def _replace(before: models.QuerySet[Rollup], rows: list[Rollup]) -> None:
+    """Only with something: a time without any event has sums when somebody deleted the events by hand, and then they
+    are all that is left."""
+    before.delete()
+    Rollup.objects.bulk_create(rows, batch_size=ROWS_AT_ONCE)
 
 
-def _bucket_of(column: str) -> str:
-    """usage.histogram.bucket in SQL; NULL for NULL."""
-    within = " ".join(f"WHEN {column} <= {bound} THEN {index}" for index, bound in enumerate(histogram.BOUNDS_US))
-    return f"CASE WHEN {column} IS NULL THEN NULL {within} ELSE {len(histogram.BOUNDS_US)} END"
-
-
-_EXPRESSIONS = {
-    "minute": "CAST(EXTRACT(minute FROM at AT TIME ZONE 'UTC') AS integer)",
-    "outcome": (
-        "CASE WHEN status = 499 THEN 'abandoned' WHEN status >= 500 OR status = 0 THEN 'failed' "
-        "WHEN status >= 400 THEN 'refused' ELSE 'ok' END"
-    ),
-    "latency_bucket": _bucket_of("latency_us"),
-    "first_byte_bucket": _bucket_of("first_byte_us"),
-}
-_SQLITE_MINUTE = "CAST(substr(at, 15, 2) AS integer)"  # of a text such as 2026-11-21 03:59:59.123456
-_SUM_EXPRESSIONS = {
-    "calls": "count(*)",
-    "unpriced_calls": "count(*) FILTER (WHERE cost_nano_usd IS NULL)",
-    # The sum of bigints is a numeric on PostgreSQL, which would come as a Decimal.
-    **{
-        name: f"CAST(coalesce(sum({name}), 0) AS bigint)"
-        for name in ("prompt_tokens", "completion_tokens", "cost_nano_usd", "latency_us")
-    },
-}
+def _oldest_minute() -> datetime:
+    return floor_hour(timezone.now() - MINUTES_KEPT)

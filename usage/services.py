@@ -1,4 +1,4 @@
-"""What writes usage: events as the journal's flusher brings them, and prices."""
+"""What writes usage: events as the journal's flusher brings them. Prices are set by usage.prices."""
 
 from __future__ import annotations
 
@@ -7,20 +7,17 @@ import operator
 import os
 import random
 from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, datetime, timedelta
-from decimal import Decimal
+from datetime import datetime, timedelta
 from functools import cache, lru_cache
 from typing import Any
-from uuid import UUID
 
 import orjson
 from django.db import DataError, IntegrityError, connection, transaction
-from django.utils import timezone
 
+from accounts.time_ids import EPOCH, time_bits
 from accounts.versions import CATALOGUE, bump
-from usage.models import ModelPrice, UsageEvent
-from usage.price_list import price_of
-from usage.pricing import Price, per_mtok
+from usage.models import UsageEvent
+from usage.prices import set_price as set_price
 
 logger = logging.getLogger(__name__)
 
@@ -28,15 +25,12 @@ EVENT_COLUMNS: tuple[str, ...] = (
     "id", "at", "request_id", "endpoint", "key_id", "key_label", "user_id", "team_id", "model", "provider",
     "upstream_model", "status", "error_code", "streamed", "prompt_tokens", "completion_tokens", "cached_tokens",
     "cache_write_tokens", "reasoning_tokens", "estimated", "cost_nano_usd", "latency_us", "first_byte_us", "attempts",
-    "end_user", "client_ip", "user_agent", "organization", "trace_id", "tags",
+    "end_user", "client_ip", "user_agent", "organization", "trace_id", "above_hold", "units", "tags",
 )  # fmt: skip
 Row = tuple[Any, ...]
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-MICROSECOND = timedelta(microseconds=1)
 HOUR_US = 3_600_000_000
 UUID_BYTES = 16
-UUID_VERSION_7 = 7 << 76
 UUID_VARIANT = 2 << 62
 
 _random = random.Random()  # noqa: S311 - ids must differ, not be secret
@@ -45,23 +39,8 @@ os.register_at_fork(after_in_child=_random.seed)
 
 # --- event ids ------------------------------------------------------------------------------------------------------
 def new_event_id(at_us: int) -> str:
-    """A UUID of version 7 as 32 hex digits: milliseconds, 12 bits of the rest (RFC 9562, 6.2, method 3), 62 at random.
-    `at_us`: unix time in microseconds."""
-    return f"{_time_bits(at_us) | UUID_VARIANT | _random.getrandbits(62):032x}"
-
-
-def id_range(start: datetime, end: datetime) -> tuple[UUID, UUID]:
-    """Bounds of the ids of the events from `start` up to, but not including, `end`; exact to the microsecond."""
-    return UUID(int=_time_bits(to_unix_us(start))), UUID(int=_time_bits(to_unix_us(end)))
-
-
-def to_unix_us(moment: datetime) -> int:
-    return (moment - EPOCH) // MICROSECOND
-
-
-def _time_bits(at_us: int) -> int:
-    ms, us = divmod(at_us, 1000)
-    return ms << 80 | UUID_VERSION_7 | (us * 4096 // 1000) << 64
+    """A UUID of version 7 as 32 hex digits; see accounts.time_ids. `at_us`: unix time in microseconds."""
+    return f"{time_bits(at_us) | UUID_VARIANT | _random.getrandbits(62):032x}"
 
 
 # --- events ---------------------------------------------------------------------------------------------------------
@@ -84,12 +63,12 @@ _pick_numbers = _pick({"at", *_FLAGS, *_NUMBERS} - {*_NULLABLE})
 _pick_nullable = _pick(_NULLABLE)
 _TEXT_LENGTHS = tuple(_TEXTS[name] for name in EVENT_COLUMNS if name in _TEXTS)
 _TEXT_AT = tuple(index for index, name in enumerate(EVENT_COLUMNS) if name in _TEXTS)
-_AT, _TAGS = EVENT_COLUMNS.index("at"), EVENT_COLUMNS.index("tags")
+_AT, _UNITS, _TAGS = (EVENT_COLUMNS.index(name) for name in ("at", "units", "tags"))
 
 
 def insert_events(rows: Sequence[Row]) -> None:
-    """Write usage events. `rows` are in EVENT_COLUMNS order: `id` as 32 hex digits, `at` in unix microseconds, `tags` a
-    dict, everything else as the model has it. An event that is there already is left alone.
+    """Write usage events. `rows` are in EVENT_COLUMNS order: `id` as 32 hex digits, `at` in unix microseconds, `units`
+    and `tags` dicts, everything else as the model has it. An event that is there already is left alone.
 
     One transaction. Raises django.db.OperationalError or InterfaceError when the database is away; then nothing was
     written. Text that no database takes is mended; a row that is beyond that is logged and left out.
@@ -161,8 +140,8 @@ def _postgresql_value(index: int, name: str) -> str:
 
 
 def _sqlite_row(row: Row) -> Row:
-    tags = row[_TAGS]
-    return (row[0], _sqlite_time(row[_AT]), *row[_AT + 1 : _TAGS], orjson.dumps(tags).decode() if tags else "{}")
+    documents = (orjson.dumps(value).decode() if value else "{}" for value in row[_UNITS:])
+    return (row[0], _sqlite_time(row[_AT]), *row[_AT + 1 : _UNITS], *documents)
 
 
 def _sqlite_time(at_us: int) -> str:
@@ -190,8 +169,8 @@ def _clean(row: Row) -> Row:
         for index, length in zip(_TEXT_AT, _TEXT_LENGTHS, strict=True):
             values[index] = _storable(row[index])[:length]
         row = tuple(values)
-    if row[_TAGS]:
-        row = (*row[:_TAGS], _storable_json(row[_TAGS]))
+    if row[_TAGS] or row[_UNITS]:
+        row = (*row[:_UNITS], _storable_json(row[_UNITS]), _storable_json(row[_TAGS]))
     return row
 
 
@@ -211,41 +190,6 @@ def _storable_json(value: Any) -> Any:
 
 
 # --- prices ---------------------------------------------------------------------------------------------------------
-def set_price(
-    model: str,
-    *,
-    input_usd_per_mtok: Decimal,
-    output_usd_per_mtok: Decimal,
-    cached_usd_per_mtok: Decimal | None = None,
-    cache_write_usd_per_mtok: Decimal | None = None,
-    valid_from: datetime | None = None,
-) -> bool:
-    """Let `model` (its public name) cost this from `valid_from` (default: now) on. False if it already does.
-
-    US dollars per million tokens; None: as input. Prices of earlier calls stay what they were.
-    """
-    valid_from = valid_from or timezone.now()
-    price = Price(
-        input=per_mtok(input_usd_per_mtok),
-        output=per_mtok(output_usd_per_mtok),
-        cached=None if cached_usd_per_mtok is None else per_mtok(cached_usd_per_mtok),
-        cache_write=None if cache_write_usd_per_mtok is None else per_mtok(cache_write_usd_per_mtok),
-    )
-    with transaction.atomic():
-        before = ModelPrice.objects.filter(model=model, valid_from__lte=valid_from).order_by("valid_from", "id").last()
-        if before and price_of(before) == price:
-            return False
-        ModelPrice.objects.create(
-            model=model,
-            valid_from=valid_from,
-            input_nano_usd_per_mtok=price.input,
-            output_nano_usd_per_mtok=price.output,
-            cached_nano_usd_per_mtok=price.cached,
-            cache_write_nano_usd_per_mtok=price.cache_write,
-        )
-    return True
-
-
 def price_changed(**kwargs: object) -> None:
     """Signal receiver: a ModelPrice was saved or deleted."""
     bump(CATALOGUE)

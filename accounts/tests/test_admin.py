@@ -442,3 +442,18 @@ def test_every_page_opens(admin_client: Client, name: str, key: ApiKey) -> None:
         page_of(row, "delete"),
     ):
         assert admin_client.get(url).status_code == 200
+
+
+# --- networks -------------------------------------------------------------------------------------------------------
+def test_key_is_made_for_the_networks_that_were_typed(admin_client: Client, alice: User, research: Team) -> None:
+    data = {"name": "bound", "user": alice.pk, "team": research.pk, "networks_allowed": "192.0.2.9/24", **EVERYTHING}
+    secret_on(admin_client.post(ADD_KEY, data))
+    assert ApiKey.objects.get(name="bound").networks_allowed == ["192.0.2.0/24"]
+
+
+def test_who_may_only_look_sees_the_networks(client: Client, key: ApiKey) -> None:
+    Team.objects.filter(pk=key.team.pk).update(networks_allowed=["10.0.0.0/8"])
+    ApiKey.objects.filter(pk=key.pk).update(networks_allowed=["10.9.0.0/16"])
+    somebody = staff(client, "accounts.view_team", "accounts.view_apikey")
+    assert "10.0.0.0/8" in somebody.get(page_of(key.team)).content.decode()
+    assert "10.9.0.0/16" in somebody.get(page_of(key)).content.decode()

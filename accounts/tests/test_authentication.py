@@ -870,3 +870,67 @@ def test_old_key_given_a_secret_without_a_rotation_no_longer_works(authenticator
     ApiKey.objects.update(digest="0" * 64)
     with pytest.raises(InvalidKey):
         authenticate(authenticator, OLD_KEY)
+
+
+# --- from where -----------------------------------------------------------------------------------------------------
+def test_key_may_be_used_from_where_team_and_key_both_allow(authenticator, alice, research) -> None:
+    research.networks_allowed = ["10.0.0.0/8"]
+    research.save()
+    _, free = create_key("free", research, alice)
+    _, bound = create_key("bound", research, alice, networks=["10.1.0.0/16", "192.0.2.1"])
+
+    assert [authenticate(authenticator, free).admits(ip) for ip in ("10.2.0.1", "192.0.2.1")] == [True, False]
+    assert [authenticate(authenticator, bound).admits(ip) for ip in ("10.1.0.1", "10.2.0.1", "192.0.2.1")] == [
+        True,
+        False,
+        False,
+    ]
+
+
+def test_key_without_networks_may_be_used_from_anywhere(authenticator, key) -> None:
+    assert authenticate(authenticator, key[1]).admits("")
+
+
+def test_changed_networks_count_after_a_refresh(authenticator, key) -> None:
+    row, secret = key
+    assert authenticate(authenticator, secret).admits("192.0.2.1")
+    row.networks_allowed = ["10.0.0.0/8"]
+    row.save()
+    authenticator.refresh()
+    assert not authenticate(authenticator, secret).admits("192.0.2.1")
+
+
+# --- without the cache ----------------------------------------------------------------------------------------------
+def test_key_is_checked_by_one_look_up(key, django_assert_num_queries) -> None:
+    row, secret = key
+    with django_assert_num_queries(1):
+        assert authentication.check_now(secret, peppers()).key_id == row.pk
+
+
+def test_old_key_is_checked_too(alice) -> None:
+    imported = import_key(
+        keys.old_key_sha256(OLD_KEY), "old", personal_team(alice), alice, expires_at=timezone.now() + timedelta(days=1)
+    )
+    assert authentication.check_now(OLD_KEY, peppers()).key_id == imported.pk
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"disabled": True},
+        {"expires_at": timezone.now() - timedelta(seconds=1)},
+    ],
+    ids=["disabled", "expired"],
+)
+def test_key_that_is_not_in_force_is_invalid(key, change) -> None:
+    row, secret = key
+    ApiKey.objects.filter(pk=row.pk).update(**change)
+    with pytest.raises(InvalidKey):
+        authentication.check_now(secret, peppers())
+
+
+def test_key_that_is_none_of_ours_is_invalid(key) -> None:
+    row, _ = key
+    for wrong in ("", "sk-other", "x" * 5000, "schlüssel", keys.make_key(row.public_id), keys.make_key("a" * 12)):
+        with pytest.raises(InvalidKey):
+            authentication.check_now(wrong, peppers())

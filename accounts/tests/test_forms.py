@@ -139,3 +139,37 @@ def test_overlap_ends_at_a_time_of_choice() -> None:
 def test_time_of_choice_must_be_soon_and_not_past(until: str | None) -> None:
     time = {"until_0": until, "until_1": "12:00"} if until else {}
     assert "until" in rotate_form(overlap="until", **time).errors
+
+
+# --- networks -------------------------------------------------------------------------------------------------------
+EVERY_MODEL = {"models_allowed_0": "every"}
+
+
+@pytest.mark.parametrize(
+    ("typed", "stored"),
+    [
+        ("", None),
+        (" \r\n", None),
+        ("192.0.2.9/24\r\n\r\n2001:db8::1", ["192.0.2.0/24", "2001:db8::1"]),
+        ("10.0.0.1, 10.0.0.2", ["10.0.0.1", "10.0.0.2"]),
+    ],
+)
+def test_networks_are_typed_one_on_a_line(typed: str, stored: list[str] | None) -> None:
+    form = team_form(**EVERY_MODEL, networks_allowed=typed)
+    assert form.is_valid(), form.errors
+    assert form.save().networks_allowed == stored
+
+
+def test_network_that_is_none_is_named() -> None:
+    errors = team_form(**EVERY_MODEL, networks_allowed="192.0.2.0/24\nhome").errors
+    assert "“home” is neither an address nor a network" in errors["networks_allowed"][0]
+
+
+def test_networks_come_back_as_they_were_typed() -> None:
+    team = Team(name="research", networks_allowed=["192.0.2.0/24", "2001:db8::1"])
+    assert "192.0.2.0/24\n2001:db8::1</textarea>" in str(TeamForm(instance=team))
+
+
+def test_networks_written_otherwise_are_no_change() -> None:
+    team = Team(name="research", networks_allowed=["192.0.2.0/24"])
+    assert "networks_allowed" not in team_form(team, **EVERY_MODEL, networks_allowed="192.0.2.7/24").changed_data

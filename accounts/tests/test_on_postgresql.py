@@ -22,7 +22,7 @@ def test_authentication_is_the_same_on_postgresql(postgres_url: str, tmp_path: P
         env=environment,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=250,
     )
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
     assert "skipped" not in done.stdout

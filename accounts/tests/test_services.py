@@ -327,3 +327,13 @@ def test_deleting_a_person_deletes_their_keys_and_personal_team():
     assert not ApiKey.objects.exists()
     assert not Team.objects.exists()
     assert not User.objects.exists()
+
+
+def test_key_is_made_for_networks_as_they_are_usually_written(alice, research):
+    key, _ = create_key("laptop", research, alice, networks=["192.0.2.9/24"])
+    assert ApiKey.objects.get(pk=key.pk).networks_allowed == ["192.0.2.0/24"]
+
+
+def test_key_for_a_network_that_is_none_is_refused(alice, research):
+    with pytest.raises(ValidationError, match="neither an address nor a network"):
+        create_key("laptop", research, alice, networks=["home"])

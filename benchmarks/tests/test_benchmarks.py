@@ -41,10 +41,10 @@ def test_table_compares_with_the_bare_relay_and_judges_only_what_has_a_target() 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="CPU is read from Linux's /proc")
 def test_cpu_of_children_counts_alive_and_dead() -> None:
-    burn = "import time\nt = time.process_time() + 0.15\nwhile time.process_time() < t: pass"
+    burn = "import time\nt = time.process_time() + 0.17\nwhile time.process_time() < t: pass"
     before = machine.cpu_s(os.getpid())
     subprocess.run([sys.executable, "-c", burn], check=True)
-    assert machine.cpu_s(os.getpid()) - before >= 0.15
+    assert machine.cpu_s(os.getpid()) - before >= 0.15  # the kernel counts in hundredths
     with subprocess.Popen([sys.executable, "-c", f"{burn}\ninput()"], stdin=subprocess.PIPE) as child:
         assert child.pid in machine.tree(os.getpid())
         assert machine.settled_cpu_s(child.pid) >= 0.15

@@ -1,7 +1,8 @@
 """Who is in the tests, and what the gateway of the tests is set up with.
 
 alice and bob are in the team `research`; charlie is in `sales`, outside, and may call two models only. The key `narrow`
-is alice's too, for one model. Prices are 1 USD per million tokens in, 2 out: 1,000 and 2,000 nano-USD a token.
+is alice's too, for one model. Prices are 1 USD per million tokens in, 2 out: 1,000 and 2,000 nano-USD a token; `echo`
+costs `sales` five times as much.
 
 | model                        | where it goes                                                                      |
 | ---------------------------- | ---------------------------------------------------------------------------------- |
@@ -10,7 +11,7 @@ is alice's too, for one model. Prices are 1 USD per million tokens in, 2 out: 1,
 | gpt-test, embedding-test     | the upstream, well behaved; gpt-alias is another name of gpt-test                  |
 | disabled-test                | the same, disabled                                                                 |
 | own-key-test                 | the same, through a provider where callers may bring their own key                 |
-| unpriced-test                | the same, without a price                                                          |
+| unpriced-test                | the same, without a price, through the provider that waits                         |
 | fallback/NAME                | first the upstream behaving so, then a good one at the provider `backup`           |
 | nowhere, unreachable         | a port that refuses, one that never answers                                        |
 | fallback/nowhere             | the one that refuses, then `backup`                                                |
@@ -30,6 +31,7 @@ from gateway_project.tests.upstream.behaviours import BEHAVIOURS
 UPSTREAM_KEY = "sk-upstream-secret-1"
 BACKUP_KEY = "6f1d0c9ab2e84d7f93a5c8e2b7f04d16"  # of a provider whose keys look like nothing
 PRICE = {"input_usd_per_mtok": 1.0, "output_usd_per_mtok": 2.0}
+SALES_PRICE = {"input_usd_per_mtok": 5.0, "output_usd_per_mtok": 10.0}
 FALLBACK_FROM = ("500", "429", "400", "hang", "close-before-head", "garbage", "error-in-200", "close-midway")
 
 # Made anew in each run. The names stand for them in `call(key=...)`.
@@ -46,7 +48,7 @@ def configuration(upstream: Upstream, refused_port: int, silent_port: int) -> di
         "models": _models(),
         "teams": [
             {"name": "research", "cost_center": "4711"},
-            {"name": "sales", "models": ["gpt-test", "echo"]},
+            {"name": "sales", "models": ["gpt-test", "echo"], "prices": [{"model": "echo", **SALES_PRICE}]},
             {"name": "closed", "disabled": True},
         ],
         "users": [
@@ -81,7 +83,7 @@ def _models() -> list[dict[str, Any]]:
     return [
         {**_model("gpt-test", _route("upstream", "gpt-test")), "aliases": ["gpt-alias"]},
         _model("embedding-test", _route("upstream", "embedding-test")),
-        {"name": "unpriced-test", "routes": [_route("upstream", "gpt-test:ok")]},
+        {"name": "unpriced-test", "routes": [_route("patient", "gpt-test:ok")]},
         {**_model("disabled-test", _route("upstream", "gpt-test")), "enabled": False},
         _model("own-key-test", _route("open", "gpt-test")),
         *(_model(name, _route("upstream", f"gpt-test:{name}")) for name in wishes),

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from gateway_project.tests.services import Running, free_port, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 BACKENDS = ("sqlite", "postgres", "postgres+redis")
-READY_TIMEOUT_S = 30
+READY_TIMEOUT_S = 90  # two seconds on a quiet machine
 # Well-formed and useless anywhere else.
 SECRETS = {
     "SECRET_KEY": "tests-secret-key-0123456789-abcdefghijklmnop",
@@ -56,7 +56,7 @@ class GatewayProcess:
         self.workers = workers
         self.port = free_port()
         self.keys: dict[str, str] = {}
-        self._settings = dict(env or {})
+        self.settings = dict(env or {})
         self._process: subprocess.Popen[bytes] | None = None
         self.http = httpx.Client(base_url=self.url, trust_env=False, timeout=30)
         self.data_dir.mkdir(parents=True, exist_ok=True)
@@ -77,7 +77,7 @@ class GatewayProcess:
         for name, value in (("DATABASE_URL", self.database_url), ("REDIS_URL", self.redis_url)):
             if value:
                 environment[name] = value
-        return environment | self._settings
+        return environment | self.settings
 
     # --- its processes ---
 
@@ -223,7 +223,7 @@ class GatewayProcess:
         count: int = self.query("SELECT count(*) AS n FROM usage_usageevent")[0]["n"]
         return count
 
-    def wait_for_events(self, count: int, timeout_s: float = 10) -> list[dict[str, Any]]:
+    def wait_for_events(self, count: int, timeout_s: float = 30) -> list[dict[str, Any]]:
         """Exactly `count` events. Raises AssertionError when there are fewer after the time, or ever more."""
         deadline = time.monotonic() + timeout_s
         while (seen := self.event_count()) < count and time.monotonic() < deadline:
@@ -231,7 +231,7 @@ class GatewayProcess:
         assert seen == count, f"{seen} usage events, expected {count}"
         return self.events()
 
-    def event_of(self, request_id: str, timeout_s: float = 5) -> dict[str, Any]:
+    def event_of(self, request_id: str, timeout_s: float = 15) -> dict[str, Any]:
         """The one usage event of a call. Raises AssertionError when there is none in time, or more than one."""
         assert "'" not in request_id
         statement = f"SELECT * FROM usage_usageevent WHERE request_id = '{request_id}'"
@@ -249,27 +249,46 @@ def _tidy(row: dict[str, Any]) -> dict[str, Any]:
 
 
 class Gateways:
-    """Makes gateways. Migrates once for each kind of database, and copies that for every further gateway."""
+    """Makes gateways. Migrates once for each kind of database, and copies that for every further gateway, as it copies
+    what `apply` made of a configuration that was given before."""
 
     def __init__(self, folder: Path, services: Running) -> None:
         self._folder = folder
         self._services = services
+        # To be copied: path of a SQLite file, or URL of a PostgreSQL database.
         self._migrated: dict[str, str] = {}
+        self._applied: dict[tuple[bool, str], str] = {}  # is it SQLite, configuration
         self._made = 0
 
     @contextmanager
     def make(
-        self, backend: str, configuration: Mapping[str, Any], keys: Mapping[str, str], workers: int = 2, **settings: str
+        self,
+        backend: str,
+        configuration: Mapping[str, Any],
+        keys: Mapping[str, str],
+        workers: int = 2,
+        commands: Sequence[Sequence[str]] = (),
+        **settings: str,
     ) -> Iterator[GatewayProcess]:
         """A gateway that is set up and ready; gone afterwards. `settings`: environment variables of its own.
 
-        `workers` count where there is Redis only: without it there is one.
+        `workers` count where there is Redis only: without it there is one. `commands` of manage.py run before it all
+        starts.
         """
         self._made += 1
-        gateway = self._with_database(backend, self._folder / f"gateway-{self._made}", workers, settings)
+        # What `apply` writes depends on nothing but the configuration, unless a gateway has secrets of its own.
+        own = {"KEY_PEPPERS", "ENCRYPTION_KEYS", "SECRET_KEY"} & settings.keys()
+        known = (backend == "sqlite", json.dumps(configuration, sort_keys=True))
+        applied = "" if own else self._applied.get(known, "")
+        gateway = self._with_database(backend, self._folder / f"gateway-{self._made}", workers, settings, applied)
         try:
             gateway.keys.update(keys)
-            gateway.apply(configuration)
+            if not applied:
+                gateway.apply(configuration)
+                if not own:
+                    self._applied[known] = self._kept(gateway)
+            for command in commands:
+                gateway.manage(*command)
             gateway.start()
             yield gateway
         finally:
@@ -277,17 +296,24 @@ class Gateways:
             if gateway.database_url:
                 self._services.postgres().drop(gateway.database_url)
 
-    def _with_database(self, backend: str, folder: Path, workers: int, settings: Mapping[str, str]) -> GatewayProcess:
+    def _kept(self, gateway: GatewayProcess) -> str:
+        """A copy of its database. No process of it may run."""
+        if gateway.database_url:
+            return self._services.postgres().database(template=gateway.database_url)
+        kept = self._folder / f"applied-{len(self._applied)}.sqlite3"
+        shutil.copy(_checkpointed(gateway), kept)
+        return str(kept)
+
+    def _with_database(
+        self, backend: str, folder: Path, workers: int, settings: Mapping[str, str], template: str
+    ) -> GatewayProcess:
+        """`template`: what its database is a copy of; "": one that is only migrated."""
         if backend == "sqlite":
             gateway = GatewayProcess(folder, env=settings)
-            shutil.copy(self._migrated_sqlite(), gateway.data_dir / "gatehouse.sqlite3")
+            shutil.copy(template or self._migrated_sqlite(), gateway.data_dir / "gatehouse.sqlite3")
             return gateway
         redis_url = self._services.redis().database() if backend == "postgres+redis" else ""
-        postgres = self._services.postgres()
-        if "postgres" not in self._migrated:
-            self._migrated["postgres"] = postgres.database()
-            self._migrate(GatewayProcess(self._folder / "template-postgres", database_url=self._migrated["postgres"]))
-        database_url = postgres.database(template=self._migrated["postgres"])
+        database_url = self._services.postgres().database(template=template or self._migrated_postgres())
         if backend == "postgres":
             return GatewayProcess(folder, database_url=database_url, env=settings)
         return GatewayProcess(folder, database_url=database_url, redis_url=redis_url, workers=workers, env=settings)
@@ -296,13 +322,24 @@ class Gateways:
         if "sqlite" not in self._migrated:
             template = GatewayProcess(self._folder / "template-sqlite")
             self._migrate(template)
-            path = template.data_dir / "gatehouse.sqlite3"
-            with closing(sqlite3.connect(path)) as connection:
-                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            self._migrated["sqlite"] = str(path)
+            self._migrated["sqlite"] = str(_checkpointed(template))
         return self._migrated["sqlite"]
+
+    def _migrated_postgres(self) -> str:
+        if "postgres" not in self._migrated:
+            self._migrated["postgres"] = self._services.postgres().database()
+            self._migrate(GatewayProcess(self._folder / "template-postgres", database_url=self._migrated["postgres"]))
+        return self._migrated["postgres"]
 
     @staticmethod
     def _migrate(template: GatewayProcess) -> None:
         template.manage("migrate", "--verbosity", "0")
         template.http.close()
+
+
+def _checkpointed(gateway: GatewayProcess) -> Path:
+    """Its SQLite file, which holds everything now: nothing is in a second one beside it."""
+    path = gateway.data_dir / "gatehouse.sqlite3"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return path

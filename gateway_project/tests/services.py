@@ -7,6 +7,7 @@ TEST_DATABASE_URL / TEST_REDIS_URL names is used; else the test is skipped, or w
 from __future__ import annotations
 
 import fcntl
+import functools
 import itertools
 import os
 import pwd
@@ -19,14 +20,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import NoReturn, Self
+from typing import Any, NoReturn, Self
 from urllib.parse import urlsplit
 
 import psycopg
 import pytest
 import redis
 
-START_TIMEOUT_S = 20
+START_TIMEOUT_S = 60
 POSTGRES_FOLDERS = ("/usr/lib/postgresql/*/bin", "/opt/homebrew/opt/postgresql*/bin", "/usr/local/opt/postgresql*/bin")
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 OPENAI_NPM_VERSION = "7.55.0"
@@ -256,6 +257,79 @@ def redis_server() -> Iterator[RedisServer]:
         missing("Redis", "install redis-server, or set TEST_REDIS_URL")
 
 
+class RedisCluster:
+    """Three nodes on this machine, a third of the slots each, no replicas."""
+
+    NODES = 3
+    SLOTS = 16384
+
+    def __init__(self, program: str) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="gatehouse-cluster-"))
+        self._ports = [free_port() for _ in range(self.NODES)]
+        self._processes = [self._start(program, port) for port in self._ports]
+
+    def join(self) -> None:
+        wait_until(self._answers, START_TIMEOUT_S, "the nodes answer")
+        for number, port in enumerate(self._ports):
+            first, last = number * self.SLOTS // self.NODES, (number + 1) * self.SLOTS // self.NODES - 1
+            self._ask(port, "CLUSTER", "ADDSLOTSRANGE", first, last)
+            self._ask(port, "CLUSTER", "MEET", "127.0.0.1", self._ports[0], self._bus_port(self._ports[0]))
+        wait_until(self._is_whole, START_TIMEOUT_S, "the cluster is whole")
+
+    def empty(self) -> str:
+        """Its URL, with nothing in it."""
+        for port in self._ports:
+            self._ask(port, "FLUSHALL")
+        return f"redis://127.0.0.1:{self._ports[0]}"
+
+    def remove(self) -> None:
+        for process in self._processes:
+            process.kill()
+            process.wait(START_TIMEOUT_S)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _start(self, program: str, port: int) -> subprocess.Popen[bytes]:
+        folder = self._folder / str(port)
+        folder.mkdir()
+        options = {"bind": "127.0.0.1", "port": port, "cluster-port": self._bus_port(port), "dir": folder, "save": ""}
+        options |= {"cluster-enabled": "yes", "cluster-node-timeout": 2000, "loglevel": "warning"}
+        arguments = itertools.chain.from_iterable((f"--{name}", str(value)) for name, value in options.items())
+        return subprocess.Popen([program, *arguments], stdout=subprocess.DEVNULL)
+
+    def _bus_port(self, port: int) -> int:
+        """Ports that are free are not next to each other, so the usual distance of 10,000 may be too far."""
+        return self._bus_ports.setdefault(port, free_port())
+
+    @functools.cached_property
+    def _bus_ports(self) -> dict[int, int]:
+        return {}
+
+    def _answers(self) -> bool:
+        try:
+            return all(self._ask(port, "PING") for port in self._ports)
+        except redis.RedisError:
+            return False
+
+    def _is_whole(self) -> bool:
+        infos = [self._ask(port, "CLUSTER", "INFO").decode().split() for port in self._ports]
+        return all({"cluster_state:ok", "cluster_known_nodes:3"} <= {*info} for info in infos)
+
+    def _ask(self, port: int, *command: object) -> Any:
+        with redis.Redis(port=port) as client:
+            return client.execute_command(*command)
+
+
+@contextmanager
+def redis_cluster() -> Iterator[RedisCluster]:
+    program = shutil.which("redis-server") or missing("redis-server", "install redis-server")
+    cluster = RedisCluster(program)
+    try:
+        cluster.join()
+        yield cluster
+    finally:
+        cluster.remove()
+
+
 class Running:
     """Starts a server when it is first asked for; `stack` ends them."""
 
@@ -263,6 +337,7 @@ class Running:
         self._stack = stack
         self._postgres: PostgresServer | None = None
         self._redis: RedisServer | None = None
+        self._redis_cluster: RedisCluster | None = None
 
     def postgres(self) -> PostgresServer:
         self._postgres = self._postgres or self._stack.enter_context(postgres())
@@ -271,6 +346,10 @@ class Running:
     def redis(self) -> RedisServer:
         self._redis = self._redis or self._stack.enter_context(redis_server())
         return self._redis
+
+    def redis_cluster(self) -> RedisCluster:
+        self._redis_cluster = self._redis_cluster or self._stack.enter_context(redis_cluster())
+        return self._redis_cluster
 
 
 # --- programs --------------------------------------------------------------------------------------------------------

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Error, Page, sync_playwright
+from playwright.sync_api import Error, Page
 
+from gateway_project.tests.admin_steps import choose, save, sign_in
 from gateway_project.tests.clients import answer_text, call
 from gateway_project.tests.gateway_process import GatewayProcess
 
 pytestmark = pytest.mark.slow
 
-PASSWORD = "correct horse battery staple"
 PHONE_PAGES = (
+    "usage/usageevent/dashboard/",
+    "usage/usageevent/chargeback/",
     *("", "accounts/apikey/", "accounts/apikey/add/", "accounts/team/", "accounts/user/", "accounts/user/1/change/"),
     *("proxy/provider/", "proxy/provider/add/", "proxy/model/", "proxy/model/1/change/", "usage/usageevent/"),
+    *("policies/wordlist/", "policies/wordlist/add/", "policies/wordlist/1/change/?kind=shipped"),
+    *("policies/wordlist/1/import/", "policies/finding/", "policies/finding/overview/"),
+    *("policies/loggedcontent/", "policies/contentview/"),
+    *("usage/alert/", "usage/alertrule/", "usage/alertrule/1/change/", "usage/alertdestination/add/"),
 )
 # The theme makes things of spans and divs that can be clicked; each must also take the focus.
 UNREACHABLE = """
@@ -25,77 +29,6 @@ UNREACHABLE = """
         .filter(element => element.offsetParent && element.tabIndex < 0 && !element.closest("a, button"))
         .map(element => element.outerHTML)
 """
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-
-
-@pytest.fixture(scope="module")
-def admin_gateway(make_gateway: Callable[..., Any]) -> Iterator[GatewayProcess]:
-    """With an administrator, and its static files collected as in production."""
-    with make_gateway("sqlite", DJANGO_SUPERUSER_PASSWORD=PASSWORD) as gateway:
-        gateway.manage("createsuperuser", "--noinput", "--username", "root", "--email", "root@example.org")
-        gateway.manage("collectstatic", "--noinput", "-v", "0")
-        gateway.restart()
-        yield gateway
-
-
-@pytest.fixture(scope="module")
-def browser(chromium: str) -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def context(browser: Browser) -> Iterator[BrowserContext]:
-    with browser.new_context(viewport={"width": 1280, "height": 900}) as context:
-        yield context
-
-
-@pytest.fixture
-def page(context: BrowserContext) -> Iterator[Page]:
-    """Fails the test for anything that the browser complains of, such as a blocked script."""
-    complaints: list[str] = []
-    page = context.new_page()
-    page.set_default_timeout(10_000)
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
-    page.on("request", lambda request: _note_foreign(request.url, complaints))
-    yield page
-    assert complaints == []
-
-
-def _note_foreign(url: str, complaints: list[str]) -> None:
-    if not url.startswith(("http://127.0.0.1:", "data:", "blob:")):
-        complaints.append(f"asks another host: {url}")
-
-
-def sign_in(page: Page, gateway: GatewayProcess) -> None:
-    page.goto(f"{gateway.url}/admin/")
-    page.get_by_label("Username").fill("root")
-    page.get_by_label("Password").fill(PASSWORD)
-    page.get_by_role("button", name="Log in").click()
-    page.get_by_role("link", name="Overview").wait_for()
-
-
-def save(page: Page) -> None:
-    page.get_by_role("button", name="Save", exact=True).click()
-
-
-def choose(page: Page, field: str, text: str) -> None:
-    """In a field that searches while one types."""
-    page.locator(f"#id_{field} + .select2-container").click()
-    page.keyboard.type(text)
-    page.locator(".select2-results__option--highlighted", has_text=text).wait_for()
-    page.keyboard.press("Enter")
 
 
 def test_from_signing_in_to_a_call(admin_gateway: GatewayProcess, page: Page) -> None:
@@ -137,8 +70,7 @@ def test_from_signing_in_to_a_call(admin_gateway: GatewayProcess, page: Page) ->
 
 
 def test_pages_fit_a_phone_and_charts_are_drawn(admin_gateway: GatewayProcess, page: Page) -> None:
-    call(admin_gateway, "gpt-test")
-    admin_gateway.wait_for_events(1)
+    admin_gateway.event_of(call(admin_gateway, "gpt-test").headers["x-request-id"])
     admin_gateway.manage("roll_up")
     sign_in(page, admin_gateway)
     assert page.locator("canvas.chart").count() == 6

@@ -14,6 +14,8 @@ from django.urls import reverse
 from accounts.models import Team
 from accounts.services import create_key
 from gateway_project.csp import ContentSecurityPolicyMiddleware
+from policies.models import Policy
+from policies.services import publish
 
 HEADER = "content-security-policy"
 pytestmark = pytest.mark.django_db
@@ -66,10 +68,19 @@ class Page(HTMLParser):
 
 def pages(client: Client, research: Team) -> list[tuple[str, Any]]:
     key, _ = create_key("app", research)
-    names = ("accounts_apikey", "accounts_team", "accounts_user", "proxy_provider", "proxy_model", "usage_usageevent")
+    policy = Policy.objects.create(name="default")
+    publish(policy)
+    names = (
+        *("accounts_apikey", "accounts_team", "accounts_user", "proxy_provider", "proxy_model"),
+        *("policies_policy", "policies_wordlist", "usage_alertrule", "usage_alertdestination", "usage_usageevent"),
+    )
     urls = [reverse("admin:index"), reverse("admin:login"), reverse("admin:accounts_apikey_rotate", args=[key.pk])]
     urls += [reverse(f"admin:{name}_changelist") for name in names]
     urls += [reverse(f"admin:{name}_add") for name in names[:-1]]
+    urls += [
+        reverse(f"admin:policies_policy_{name}", args=[policy.pk]) for name in ("change", "try_page", "versions_page")
+    ]
+    urls += [f"{reverse('admin:policies_policy_add')}?start=watch"]
     return [(url, client.get(url)) for url in urls]
 
 

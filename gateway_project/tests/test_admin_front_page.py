@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -13,6 +14,8 @@ from django.utils import timezone
 
 from accounts.models import Team, User
 from accounts.services import create_key
+from policies.models import Policy, Wordlist
+from policies.tests.findings import add as add_finding
 from proxy.models import Model, Provider, Route
 from usage.rollups import roll_up_all
 from usage.tests.events import add
@@ -86,6 +89,20 @@ def test_empty_front_page_takes_few_queries(admin_client: Client, django_assert_
         admin_client.get(FRONT)
 
 
+def test_front_page_shows_what_policies_stopped(admin_client: Client, calls: None) -> None:
+    now = timezone.now()
+    add_finding(now, 1, times=2)
+    add_finding(now, 10, action="redact")
+    add_finding(now - timedelta(hours=5), 20)
+    card = next(card for card in admin_client.get(FRONT).context["cards"] if card.title == "Stopped by policies")
+    assert (card.hour, card.hour_note, card.day, card.day_note) == ("2", "1 changed", "3", "1 changed")
+    assert admin_client.get(card.url).status_code == 200
+
+
+def test_what_policies_stopped_is_for_those_who_may_see_findings(client: Client, calls: None) -> None:
+    assert "Stopped by policies" not in staff(client, "usage.view_usageevent").get(FRONT).content.decode()
+
+
 def test_spend_is_for_those_who_may_see_usage(client: Client, calls: None) -> None:
     page = staff(client, "accounts.view_apikey").get(FRONT).content.decode()
     assert "$4.50" not in page
@@ -103,13 +120,26 @@ def test_sidebar_leads_everywhere(admin_client: Client) -> None:
         "": ["Overview"],
         "People & keys": ["API keys", "Teams", "Users", "Groups"],
         "Providers & models": ["Providers", "Models"],
-        "Usage": ["Events", "Prices"],
+        "Policies": ["Policies", "Word lists", "Findings", "Logged content", "Looks at content"],
+        "Usage": ["Spend & usage", "Chargeback", "Events", "Prices", "Re-ratings"],
+        "Limits & money": ["Budgets", "Rate limits", "Money & limits"],
+        "Alerts": ["Alerts", "Rules", "Destinations"],
     }
 
 
 def test_sidebar_shows_what_one_may_see(client: Client) -> None:
     somebody = staff(client, "accounts.view_team", "usage.view_usageevent")
-    assert sidebar(somebody) == {"": ["Overview"], "People & keys": ["Teams"], "Usage": ["Events"]}
+    usage = ["Spend & usage", "Chargeback", "Events"]
+    assert sidebar(somebody) == {"": ["Overview"], "People & keys": ["Teams"], "Usage": usage}
+
+
+@pytest.mark.parametrize(
+    ("page", "entry"),
+    [("index", "Overview"), ("usage_dashboard", "Spend & usage"), ("usage_usageevent_changelist", "Events")],
+)
+def test_sidebar_shows_where_one_is(admin_client: Client, page: str, entry: str) -> None:
+    groups = admin_client.get(reverse(f"admin:{page}")).context["sidebar_navigation"]
+    assert [item["title"] for group in groups for item in group["items"] if item["active"]] == [entry]
 
 
 # --- search ---------------------------------------------------------------------------------------------------------
@@ -129,6 +159,14 @@ def test_search_finds_keys_people_providers_and_models(admin_client: Client, res
     assert str(key) in found(admin_client, key.public_id)
     assert reverse("admin:accounts_user_change", args=[alice.pk]) in found(admin_client, "alice")
     assert "gpt-test" in found(admin_client, "gpt")
+
+
+def test_search_finds_policies_and_word_lists(admin_client: Client) -> None:
+    policy = Policy.objects.create(name="exams")
+    words = Wordlist.objects.create(name="exam questions")
+    page = found(admin_client, "exam")
+    assert reverse("admin:policies_policy_change", args=[policy.pk]) in page
+    assert reverse("admin:policies_wordlist_change", args=[words.pk]) in page
 
 
 def test_search_shows_what_one_may_see(client: Client, research: Team) -> None:

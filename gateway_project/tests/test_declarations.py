@@ -157,26 +157,35 @@ def test_mistake_names_line_and_field(text: str, line: int, field: str, message:
     check_mistake(text, line, field, message)
 
 
-@pytest.mark.parametrize("section", ["wordlists", "policies", "installation"])
-def test_section_that_this_version_cannot_enforce_is_refused(section: str) -> None:
-    check_mistake(f"{section}: []\n", 1, section, "does not enforce it")
+def test_field_that_this_version_cannot_enforce_is_refused() -> None:
+    check_mistake("teams:\n- name: x\n  sharing: 1\n", 3, "teams[0].sharing", "does not enforce it")
+
+
+def test_installation_is_one_object_and_no_list() -> None:
+    check_mistake("installation: []\n", 1, "installation", "must be a mapping")
+    assert read_text("installation: {max_parallel: 9}")["installation"][0].get("max_parallel") == 9
+    assert read_text("installation:\n")["installation"] == []
 
 
 @pytest.mark.parametrize(
-    ("section", "name", "field"),
+    ("budget", "field", "message"),
     [
-        ("keys", "name", "budgets"),
-        ("keys", "name", "requests_per_minute"),
-        ("keys", "name", "tokens_per_minute"),
-        ("keys", "name", "max_parallel"),
-        ("teams", "name", "budgets"),
-        ("teams", "name", "sharing"),
-        ("users", "username", "budgets"),
-        ("models", "name", "budgets"),
+        ("{usd: 1}", "", "is missing"),
+        ("{usd: -1, per: day}", "usd", "between 0 and 1,000,000,000"),
+        ("{usd: a lot, per: day}", "usd", "must be an amount of US dollars"),
+        ("{tokens: 1.5, per: day}", "tokens", "must be a whole number"),
+        ("{usd: 1, per: day, timzone: UTC}", "timzone", "did you mean timezone?"),
     ],
 )
-def test_limit_that_this_version_cannot_enforce_is_refused(section: str, name: str, field: str) -> None:
-    check_mistake(f"{section}:\n- {name}: x\n  {field}: 1\n", 3, f"{section}[0].{field}", "does not enforce it")
+def test_mistake_in_a_budget_names_its_place(budget: str, field: str, message: str) -> None:
+    place = f"teams[0].budgets[0].{field or 'per'}"
+    check_mistake(f"teams:\n- name: x\n  budgets:\n  - {budget}\n", 4, place, message)
+
+
+@pytest.mark.parametrize("rate", ["0", "1.5", "-1", "many", "2147483648"])
+def test_rate_is_a_whole_number_above_nothing(rate: str) -> None:
+    text = f"keys:\n- name: x\n  requests_per_minute: {rate}\n"
+    check_mistake(text, 3, "keys[0].requests_per_minute", "must be a whole number between 1 and")
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from gateway_project import declarations
 from gateway_project.tests.gateway_process import ROOT
+from policies.checks.base import CHECKS, Check
 from proxy import errors
 from proxy.endpoints import CHAT, COMPLETIONS, EMBEDDINGS
 from proxy.providers import presets
@@ -65,7 +66,8 @@ def test_every_limit_is_documented_with_its_default() -> None:
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "env.number":
             name, default = node.args[:2]
             defaults[ast.literal_eval(name)] = str(eval(compile(ast.Expression(default), "default", "eval")))
-    rows = table(page("docs/configuration.md"), "### Limits of the data plane")
+    text = page("docs/configuration.md")
+    rows = table(text, "### Limits of the data plane") + table(text, "### What is kept")
     assert {named(row[0])[0]: row[1] for row in rows} == defaults
 
 
@@ -82,25 +84,33 @@ def test_compose_sets_only_settings_that_exist() -> None:
 
 
 # --- the file of apply ----------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("section", declarations.SECTIONS)
+SECTIONS = {**declarations.SECTIONS, **declarations.SINGLE, "a budget": declarations.BUDGET}
+
+
+@pytest.mark.parametrize("section", SECTIONS)
 def test_every_field_of_a_file_is_documented_and_nothing_else_is(section: str) -> None:
     rows = table(page("docs/configuration.md"), f"### {section}")
     documented = {name for row in rows for name in named(row[0])}
-    assert documented == set(declarations.SECTIONS[section].fields)
+    assert documented == set(SECTIONS[section].fields)
+
+
+def test_every_field_of_a_rule_is_documented_and_nothing_else_is() -> None:
+    rows = table(page("docs/configuration.md"), "### a rule of a policy")
+    assert {name for row in rows for name in named(row[0])} == set(declarations.RULE.fields)
 
 
 def test_what_a_file_may_not_hold_yet_is_documented() -> None:
-    refused = set(declarations.SECTIONS_NOT_ENFORCED)
-    refused |= {name for schema in declarations.SECTIONS.values() for name in schema.not_enforced}
+    refused = {name for schema in declarations.SECTIONS.values() for name in schema.not_enforced}
     text = page("docs/configuration.md").partition("### Refused in this version")[2]
     assert refused <= set(named(text))
 
 
-def test_file_in_the_readme_is_well_formed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_in_the_readme_are_well_formed(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("OPENAI_API_KEY", "AZURE_KEY"):
         monkeypatch.setenv(name, "k")
-    (example,) = re.findall(r"```yaml\n(.*?)```", page("README.md"), re.DOTALL)
-    assert declarations.read(example.encode()).mistakes == []
+    examples = re.findall(r"```yaml\n(.*?)```", page("README.md"), re.DOTALL)
+    assert len(examples) == 3
+    assert [declarations.read(example.encode()).mistakes for example in examples] == [[], [], []]
 
 
 # --- tables ---------------------------------------------------------------------------------------------------------
@@ -143,6 +153,15 @@ def test_every_metric_is_documented_with_its_labels() -> None:
 def test_every_check_is_documented() -> None:
     in_code = set(re.findall(r'id="(gatehouse\.[EW]\d{3})"', page("gateway_project/checks.py")))
     assert {named(row[0])[0] for row in table(page("docs/operations.md"), "## Checks at start")} == in_code
+
+
+@pytest.mark.parametrize("kind", CHECKS.values(), ids=lambda kind: kind.name)
+def test_every_check_of_a_policy_is_documented_with_its_settings(kind: type[Check]) -> None:
+    text = page("docs/policies.md")
+    assert f"\n### {kind.label} (`{kind.name}`)\n" in text
+    section = text.partition(f"\n### {kind.label} (`{kind.name}`)\n")[2].partition("\n### ")[0]
+    documented = {name for row in re.findall(r"^\| `([a-z_]+)` \|", section, re.MULTILINE) for name in [row]}
+    assert documented == set(kind.SettingsForm.base_fields)
 
 
 # --- text -----------------------------------------------------------------------------------------------------------

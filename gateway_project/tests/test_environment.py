@@ -97,3 +97,45 @@ def test_secret_is_required_where_it_may_not_be_made(tmp_path: Path) -> None:
     with pytest.raises(ImproperlyConfigured, match="THING is not set"):
         env.secret("THING", tmp_path, may_make=False)
     assert not list(tmp_path.iterdir())
+
+
+# --- mail and the gateway's own address ------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("smtp://mail.example.org", ("mail.example.org", 25, None)),
+        ("smtp+tls://user:pa%24s@mail.example.org", ("mail.example.org", 587, "EMAIL_USE_TLS")),
+        ("smtp+ssl://mail.example.org", ("mail.example.org", 465, "EMAIL_USE_SSL")),
+        ("smtp+tls://mail.example.org:2525", ("mail.example.org", 2525, "EMAIL_USE_TLS")),
+    ],
+)
+def test_mail_server_has_its_usual_port(
+    monkeypatch: pytest.MonkeyPatch, url: str, expected: tuple[str, int, str | None]
+) -> None:
+    monkeypatch.setenv("THING", url)
+    config = env.email("THING")
+    secure = next((name for name in ("EMAIL_USE_TLS", "EMAIL_USE_SSL") if config.get(name)), None)
+    assert (config["EMAIL_HOST"], config["EMAIL_PORT"], secure) == expected
+    if "user" in url:
+        assert (config["EMAIL_HOST_USER"], config["EMAIL_HOST_PASSWORD"]) == ("user", "pa$s")
+
+
+@pytest.mark.parametrize("url", ["mail.example.org", "https://mail.example.org", "smtp://", "smtp://host:port"])
+def test_mail_server_that_makes_no_sense_is_named_without_its_password(
+    monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setenv("THING", url.replace("//", "//user:hush@"))
+    with pytest.raises(ImproperlyConfigured, match="THING") as error:
+        env.email("THING")
+    assert "hush" not in str(error.value)
+
+
+def test_web_address_may_be_missing_but_not_nonsense(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert env.web_address("THING") == ""
+    for good in ("https://gateway.example.org", "http://10.0.0.1:8000/llm/"):
+        monkeypatch.setenv("THING", good)
+        assert env.web_address("THING") == good
+    for bad in ("gateway.example.org", "ftp://example.org", "https://", "https://example.org/?a=b"):
+        monkeypatch.setenv("THING", bad)
+        with pytest.raises(ImproperlyConfigured, match="THING"):
+            env.web_address("THING")

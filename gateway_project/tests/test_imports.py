@@ -26,15 +26,17 @@ APPS = sorted(MAY_IMPORT)
 SOCKETS = {
     "proxy/upstream.py": "calls to providers",
     "proxy/probe.py": "the admin's connection test",
-    "proxy/ssrf.py": "looks up where a base URL leads",
     "proxy/watch.py": "hears from Redis that the configuration changed",
+    "accounts/public_addresses.py": "looks up where a name leads",
     "accounts/versions.py": "tells Redis that the configuration changed",
+    "usage/ledger/wire.py": "asks the ledger in Redis",
+    "usage/alerts/transport.py": "alerts to webhooks, chats and the mail server",
     "gateway_project/health.py": "asks Redis whether it is there",
     "gateway_project/server.py": "answers on a socket",
     "gateway_project/management/commands/up.py": "tries the port, waits for the web process",
 }
-NETWORK = {"aiohttp", "ftplib", "http.client", "httpx", "httpx2", "psycopg", "redis", "requests", "smtplib", "socket"}
-NETWORK |= {"urllib.request", "urllib3", "websockets", "xmlrpc"}
+NETWORK = {"aiohttp", "ftplib", "http.client", "httpcore", "httpx", "httpx2", "psycopg", "redis", "requests", "smtplib"}
+NETWORK |= {"socket", "urllib.request", "urllib3", "websockets", "xmlrpc"}
 PURE = ("accounts/keys.py", "policies/types.py", "proxy/endpoints.py", "usage/histogram.py", "usage/pricing.py")
 HTTP_OF_DJANGO = {"proxy/admin.py"}
 

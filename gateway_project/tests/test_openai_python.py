@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
+import httpx
 import openai
 import pytest
 from openai import OpenAI
@@ -51,6 +53,11 @@ class Forecast(BaseModel):
     days: list[GetWeather]
 
 
+def http_client() -> httpx.Client:
+    """The SDK's own, without proxies, and without reading all certificates for each test: here is no TLS."""
+    return openai.DefaultHttpxClient(trust_env=False, verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
+
+
 @pytest.fixture
 def client_of(gateway: GatewayProcess) -> Iterator[ClientOf]:
     """client_of(key, **options): a client with the key of one of the cast. It does not retry unless told to."""
@@ -58,8 +65,7 @@ def client_of(gateway: GatewayProcess) -> Iterator[ClientOf]:
 
         def make(key: str = "alice", **options: Any) -> OpenAI:
             settings = {"base_url": f"{gateway.url}/v1", "api_key": gateway.keys.get(key, key), "max_retries": 0}
-            http_client = openai.DefaultHttpxClient(trust_env=False)
-            return stack.enter_context(OpenAI(**{**settings, "http_client": http_client, **options}))
+            return stack.enter_context(OpenAI(**{**settings, "http_client": http_client(), **options}))
 
         yield make
 
@@ -550,7 +556,7 @@ def test_azure_client_works_with_its_own_paths_and_header(gateway: GatewayProces
         api_key=gateway.keys["charlie"],
         api_version="2024-10-21",
         max_retries=0,
-        http_client=openai.DefaultHttpxClient(trust_env=False),
+        http_client=http_client(),
     )
     with client:
         assert ask(client).choices[0].message.content == ANSWER
@@ -568,7 +574,7 @@ def test_azure_client_may_name_its_deployment_once(gateway: GatewayProcess, upst
         api_key=gateway.keys["alice"],
         api_version="2024-10-21",
         max_retries=0,
-        http_client=openai.DefaultHttpxClient(trust_env=False),
+        http_client=http_client(),
     )
     with client:
         assert ask(client).choices[0].message.content == ANSWER

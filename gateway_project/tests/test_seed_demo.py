@@ -13,8 +13,12 @@ from django.db.models import Sum
 from django.utils import timezone
 
 from accounts.models import ApiKey, Team, User
+from accounts.networks import allowed_networks
+from gateway_project import demo
+from policies.book import build
+from policies.models import Assignment, Finding, Policy, PolicyVersion
 from proxy.models import Model, Provider
-from usage.models import DirtyHour, ModelPrice, Rollup, UsageEvent
+from usage.models import Budget, DirtyHour, Limit, ModelPrice, Rollup, TopUp, UsageEvent
 from usage.selectors import last_day, top
 
 NOW = datetime(2026, 11, 20, 15, 30, tzinfo=UTC)
@@ -45,8 +49,8 @@ def test_it_says_what_it_made() -> None:
     said = seed()
     spent = UsageEvent.objects.aggregate(spent=Sum("cost_nano_usd"))["spent"] / 10**9
     assert said == (
-        "Made 5 teams, 8 people, 11 keys, 3 providers and 6 models (switched off), and 900 calls of the last 9 days "
-        f"for ${spent:.2f}.\n"
+        "Made 5 teams, 8 people, 11 keys, 3 providers and 6 models (switched off), 2 policies, and 900 calls of the "
+        f"last 9 days for ${spent:.2f}.\n"
     )
 
 
@@ -139,3 +143,58 @@ def test_what_has_its_names_already_is_left_as_it_is() -> None:
 def test_numbers_must_be_positive(argument: str) -> None:
     with pytest.raises(CommandError):
         seed(argument)
+
+
+# --- policies -------------------------------------------------------------------------------------------------------
+def test_policies_hold_for_the_invented_teams_alone_and_were_published_when_the_traffic_began() -> None:
+    seed(calls=1)
+    assert sorted(Policy.objects.values_list("name", flat=True)) == ["agents", "house rules"]
+    assert not Assignment.objects.exclude(team__name__in=demo.TEAMS).exists()
+    assert set(PolicyVersion.objects.values_list("published_at", flat=True)) == {NOW - timedelta(days=9)}
+    assert build(None, lambda rules, policies: rules).problems == ()
+
+
+def test_findings_are_of_calls_that_were_made_and_of_every_kind() -> None:
+    seed(calls=2000)
+    findings = list(Finding.objects.all())
+    assert {found.event_id for found in findings} <= set(UsageEvent.objects.values_list("id", flat=True))
+    assert {(found.rule, found.action) for found in findings} == {
+        ("profanity", "redact"), ("jailbreak phrases", "block"), ("long answers", "redact"),
+        ("going in circles", "block"),
+    }  # fmt: skip
+    assert {found.dry_run for found in findings} == {True, False}
+    assert 0.01 < len(findings) / 2000 < 0.1
+
+
+def test_every_blocked_call_has_the_finding_that_blocked_it() -> None:
+    seed(calls=2000)
+    blocked = set(UsageEvent.objects.filter(error_code="policy_violation").values_list("id", flat=True))
+    assert blocked
+    assert blocked == set(Finding.objects.filter(rule="jailbreak phrases").values_list("event_id", flat=True))
+
+
+def test_policy_of_ones_own_with_the_name_of_the_demos_is_left_as_it_is() -> None:
+    Policy.objects.create(name="agents", description="Ours.")
+    seed(calls=1)
+    policy = Policy.objects.get(name="agents")
+    assert (policy.description, policy.rules.count(), policy.assignments.count()) == ("Ours.", 0, 0)
+    assert policy.current is None
+
+
+def test_budgets_and_limits_are_the_demos_own_and_made_once() -> None:
+    seed()
+    made = Budget.objects.count(), Limit.objects.count(), TopUp.objects.count()
+    assert min(made) > 0
+    assert not Budget.objects.filter(scope="installation").exists()
+    assert not Limit.objects.filter(scope__in=["installation", "client_ip"]).exists()
+    seed("--force")
+    assert (Budget.objects.count(), Limit.objects.count(), TopUp.objects.count()) == made
+
+
+def test_its_people_call_from_where_they_may() -> None:
+    seed()
+    team = Team.objects.get(name="Legal")
+    networks = allowed_networks(team.networks_allowed)
+    assert networks is not None
+    callers = UsageEvent.objects.filter(team=team).values_list("client_ip", flat=True)
+    assert all(networks.admit(address) for address in callers)

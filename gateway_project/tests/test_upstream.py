@@ -192,6 +192,17 @@ def test_other_endpoints_and_azures_paths_answer(upstream: Upstream, http: httpx
     assert upstream.last.model == "gpt-test"
 
 
+def test_moderation_finds_what_the_text_says_and_costs_nothing(upstream: Upstream, http: httpx.Client) -> None:
+    body = {"model": "mod-test", "input": ["fine", "flag:violence score:hate=0.4", "flag:own"]}
+    fine, said, own = http.post("/moderations", json=body).json()["results"]
+    assert [result["flagged"] for result in (fine, said, own)] == [False, True, True]
+    assert (said["categories"]["violence"], said["category_scores"]["violence"]) == (True, 0.97)
+    assert (said["categories"]["hate"], said["category_scores"]["hate"]) == (False, 0.4)
+    assert own["categories"]["own"]
+    assert (upstream.last.prompt_tokens, upstream.last.completion_tokens) == (0, 0)
+    assert http.post("/moderations", json={**body, "model": "mod-test:503"}).status_code == 503
+
+
 def test_anthropics_dialect_whole_and_streamed(upstream: Upstream, http: httpx.Client) -> None:
     body = {"model": "claude-test", "max_tokens": 9, "messages": [{"role": "user", "content": "one two"}]}
     whole = http.post("/messages", json=body).json()

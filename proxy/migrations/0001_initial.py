@@ -3,7 +3,7 @@
 import django.core.validators
 import django.db.models.deletion
 import django.utils.timezone
-import proxy.encryption
+import accounts.encryption
 import proxy.models
 from django.db import migrations, models
 
@@ -40,8 +40,8 @@ class Migration(migrations.Migration):
                 ('name', models.CharField(help_text='Your name for it; callers see it in x-gatehouse-provider.', max_length=100, unique=True, validators=[django.core.validators.RegexValidator('^[A-Za-z0-9][A-Za-z0-9._-]*\\Z', 'Letters, digits, dot, dash and underscore only.')])),
                 ('kind', models.CharField(help_text='What it speaks. Fills in the usual base URL when that is empty.', max_length=40)),
                 ('base_url', models.CharField(blank=True, help_text="Up to and including the version, such as https://api.openai.com/v1. Empty: the kind's usual one.", max_length=500, validators=[proxy.models.check_base_url], verbose_name='base URL')),
-                ('credential', proxy.encryption.EncryptedField(blank=True, help_text="The provider's key. Kept encrypted and never shown again.", verbose_name='API key')),
-                ('extra_headers', proxy.encryption.EncryptedField(blank=True, help_text='Headers sent with every call, one `Name: value` a line. Kept encrypted.')),
+                ('credential', accounts.encryption.EncryptedField(blank=True, help_text="The provider's key. Kept encrypted and never shown again.", verbose_name='API key')),
+                ('extra_headers', accounts.encryption.EncryptedField(blank=True, help_text='Headers sent with every call, one `Name: value` a line. Kept encrypted.')),
                 ('api_version', models.CharField(blank=True, help_text='For Azure and Anthropic. Empty: the one we tested with.', max_length=40, verbose_name='API version')),
                 ('connect_timeout_s', models.FloatField(default=5, help_text='Seconds to reach it, before the next route is tried.', validators=[django.core.validators.MinValueValidator(0.1), django.core.validators.MaxValueValidator(120)], verbose_name='connect timeout')),
                 ('first_byte_timeout_s', models.FloatField(default=300, help_text='Seconds until the answer, or the first event of a stream, must begin.', validators=[django.core.validators.MinValueValidator(0.1), django.core.validators.MaxValueValidator(3600)], verbose_name='first-byte timeout')),

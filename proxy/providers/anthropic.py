@@ -6,6 +6,7 @@ Sources: https://platform.claude.com/docs/en/api/messages, .../build-with-claude
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from policies.types import Exchange
@@ -21,8 +22,8 @@ from proxy.providers.base import (
     encode,
     register,
 )
-from proxy.providers.openai import add_extra_headers, count_of, error_object, error_said
-from usage.pricing import TokenUsage
+from proxy.providers.openai import add_extra_headers, count_of, error_object, error_said, tools_used
+from usage.pricing import BATCH, CACHE_WRITE_1H, NONE, TokenUsage
 
 FINISH_REASONS = {
     "end_turn": "stop",
@@ -146,7 +147,18 @@ def _usage(usage: Any) -> TokenUsage | None:
         cached=read,
         cache_write=written,
         reasoning=min(thinking or 0, output),
+        units=_units(usage, written),
     )
+
+
+def _units(usage: dict[str, Any], written: int) -> Mapping[str, int]:
+    units = tools_used(usage)
+    kept = usage.get("cache_creation")
+    if written and isinstance(kept, dict):
+        units[CACHE_WRITE_1H] = min(count_of(kept.get("ephemeral_1h_input_tokens")) or 0, written)
+    if usage.get("service_tier") == "batch":
+        units[BATCH] = 1
+    return {name: count for name, count in units.items() if count} or NONE
 
 
 def _usage_object(usage: TokenUsage) -> dict[str, Any]:

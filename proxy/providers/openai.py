@@ -7,6 +7,7 @@ because the tokens of a stream are known no other way. Replies and streams go on
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
@@ -24,11 +25,27 @@ from proxy.providers.base import (
     register,
 )
 from proxy.providers.presets import REFUSE_STREAM_OPTIONS
-from usage.pricing import TokenUsage
+from usage.pricing import (
+    AUDIO_COMPLETION,
+    AUDIO_PROMPT,
+    BATCH,
+    CACHE_WRITE_1H,
+    IMAGE_COMPLETION,
+    IMAGE_PROMPT,
+    IMAGES,
+    NONE,
+    UNITS,
+    TokenUsage,
+)
 
 MAX_COUNT = 2**31 - 1  # tokens; more than that is not a count but a mistake
 MAX_TEXT_CHARS = 2000  # of any string in an error
 MAX_WORDS = 10  # items of a list of mistakes that are told
+MAX_TOOLS = 20  # names of tools in one usage
+CHEAPER_TIERS = (
+    "flex",
+    "batch",
+)  # "Flex" costs what a batch costs: https://platform.openai.com/docs/guides/flex-processing
 
 # What looks like a credential: by its prefix (OpenAI, Anthropic, Groq, xAI, Google and so on), or after "Bearer".
 _SECRET = re.compile(
@@ -86,46 +103,112 @@ def add_extra_headers(headers: dict[str, str], target: Target) -> dict[str, str]
 
 
 def usage_of(reply: dict[str, Any]) -> TokenUsage | None:
-    """The tokens that a reply or an event of a stream reports; None when it reports none that make sense.
+    """What a reply or an event of a stream reports as used; None when it reports nothing that makes sense.
 
-    Beside OpenAI's own fields: Groq's `x_groq.usage`, DeepSeek's `prompt_cache_hit_tokens`, Moonshot's `cached_tokens`,
-    and Anthropic's `cache_creation_input_tokens`, as other gateways hand it on.
+    Beside OpenAI's own fields, in the words of chat completions and in those of responses and images: Groq's
+    `x_groq.usage`, DeepSeek's `prompt_cache_hit_tokens`, Moonshot's `cached_tokens`, Anthropic's `cache_creation` as
+    Alibaba and other gateways have it, and the searches of OpenRouter, Perplexity and xAI.
     """
     usage = reply.get("usage")
     if not isinstance(usage, dict):
         groq = reply.get("x_groq")
         usage = groq.get("usage") if isinstance(groq, dict) else None
         if not isinstance(usage, dict):
-            return None
+            images = _images(reply)
+            return TokenUsage(units={IMAGES: images}) if images else None
     prompt, completion = _prompt_and_completion(usage, answers="choices" in reply)
     if prompt is None or completion is None or prompt < 0 or completion < 0:
         return None
-    asked, made = usage.get("prompt_tokens_details"), usage.get("completion_tokens_details")
+    asked = usage.get("prompt_tokens_details") or usage.get("input_tokens_details")
+    made = usage.get("completion_tokens_details") or usage.get("output_tokens_details")
     cached = (
         _part(prompt, asked, "cached_tokens")
         or _part(prompt, usage, "prompt_cache_hit_tokens")
         or _part(prompt, usage, "cached_tokens")
     )
     fresh = prompt - cached
-    written = _part(fresh, asked, "cache_write_tokens") or _part(fresh, usage, "cache_creation_input_tokens")
+    written = (
+        _part(fresh, asked, "cache_write_tokens")
+        or _part(fresh, usage, "cache_creation_input_tokens")
+        or _part(fresh, asked, "cache_creation_input_tokens")
+    )
     unnamed = (count_of(usage.get("total_tokens")) or 0) - prompt - completion
-    if unnamed > 0:
-        # Gemini and xAI count the tokens of thinking, and bill them as output, but name them in the total only.
-        completion += unnamed
+    if unnamed <= 0:
+        # Perplexity counts the tokens of its research apart from all others, and in no total.
+        unnamed = count_of(usage.get("reasoning_tokens")) or 0 if "num_search_queries" in usage else 0
+    # Gemini and xAI count the tokens of thinking, and bill them as output, but name them in the total only.
+    completion += unnamed
     return TokenUsage(
         prompt=prompt,
         completion=completion,
         cached=cached,
         cache_write=written,
         reasoning=max(_part(completion, made, "reasoning_tokens"), unnamed),
-        audio_prompt=_part(prompt, asked, "audio_tokens"),
-        audio_completion=_part(completion, made, "audio_tokens"),
+        units=_units(reply, usage, TokenUsage(prompt, completion, cache_write=written), asked, made),
     )
+
+
+def _units(
+    reply: dict[str, Any], usage: dict[str, Any], tokens: TokenUsage, asked: Any, made: Any
+) -> Mapping[str, int]:
+    units = tools_used(usage)
+    if isinstance(asked, dict):
+        units[AUDIO_PROMPT] = _part(tokens.prompt, asked, "audio_tokens")
+        units[IMAGE_PROMPT] = _part(tokens.prompt, asked, "image_tokens")
+    if isinstance(made, dict):
+        units[AUDIO_COMPLETION] = _part(tokens.completion, made, "audio_tokens")
+        units[IMAGE_COMPLETION] = _part(tokens.completion, made, "image_tokens")
+    if tokens.cache_write:
+        units[CACHE_WRITE_1H] = _part(tokens.cache_write, usage.get("cache_creation"), "ephemeral_1h_input_tokens")
+    if reply.get("service_tier") in CHEAPER_TIERS:
+        units[BATCH] = 1
+    if "data" in reply:
+        units[IMAGES] = _images(reply)
+    output = reply.get("output")
+    if isinstance(output, list):
+        for item in output:
+            name = _TOOL_CALLS.get(item.get("type", "")) if isinstance(item, dict) else None
+            if name:
+                units[name] = units.get(name, 0) + 1
+    return {name: count for name, count in units.items() if count} or NONE
+
+
+def tools_used(usage: dict[str, Any]) -> dict[str, int]:
+    """How often the provider's own tools were called, by name: `{"web_search_requests": 2}` is two of web_search."""
+    used: dict[str, int] = {}
+    told = usage.get("server_tool_use")
+    if isinstance(told, dict):
+        used = {name.removesuffix("_requests"): count_of(count) or 0 for name, count in told.items()}
+    for field, name in _TOOL_COUNTS:
+        if field in usage:
+            used[name] = count_of(usage[field]) or 0
+    # A name that means something else, or so many that it is no list of tools, is none of a provider we know.
+    return {name: count for name, count in used.items() if name not in UNITS} if len(used) <= MAX_TOOLS else {}
+
+
+# What a provider counts that is priced by the piece: its field, and the name by which it is priced.
+_TOOL_COUNTS = (
+    ("num_search_queries", "web_search"),  # Perplexity
+    ("citation_tokens", "citation_tokens"),
+    ("num_sources_used", "sources"),  # xAI
+)
+_TOOL_CALLS = {"web_search_call": "web_search", "file_search_call": "file_search"}  # items of a response's `output`
+
+
+def _images(reply: dict[str, Any]) -> int:
+    """Pictures that were made, as the images endpoint lists them."""
+    made = reply.get("data")
+    if not isinstance(made, list) or not made or not isinstance(made[0], dict) or "embedding" in made[0]:
+        return 0
+    return sum(1 for item in made if isinstance(item, dict) and (item.get("b64_json") or item.get("url")))
 
 
 def _prompt_and_completion(usage: dict[str, Any], answers: bool) -> tuple[int | None, int | None]:
     """Either may be missing and follow from the total. `answers`: false for embeddings, which produce nothing."""
-    prompt, completion = count_of(usage.get("prompt_tokens")), count_of(usage.get("completion_tokens"))
+    prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    if prompt is None and completion is None:
+        prompt, completion = usage.get("input_tokens"), usage.get("output_tokens")
+    prompt, completion = count_of(prompt), count_of(completion)
     total = count_of(usage.get("total_tokens"))
     if completion is None and not answers:
         completion = 0

@@ -12,6 +12,9 @@ from django.urls import reverse
 
 from accounts import versions
 from accounts.models import User
+from policies.documents import RuleSpec
+from policies.models import Policy
+from policies.services import publish, replace_rules
 from proxy import probe
 from proxy.models import Model, Provider, Route
 from usage.models import ModelPrice
@@ -263,3 +266,33 @@ def test_name_of_another_model_is_refused_on_the_page(admin_client: Client) -> N
 def test_name_keeps_its_case_in_the_heading(admin_client: Client) -> None:
     page = admin_client.get(change_url(Model.objects.create(name="gpt-test"))).content.decode()
     assert "Gpt-test" not in page
+
+
+# --- providers that rules ask ----------------------------------------------------------------------------------------
+@pytest.fixture
+def judge() -> Provider:
+    """A provider that a rule in force asks."""
+    provider = stored(name="judge")
+    policy = Policy.objects.create(name="careful")
+    replace_rules(policy, [RuleSpec(check="moderation", settings={"provider": "judge"})])
+    publish(policy)
+    return provider
+
+
+def test_provider_that_a_rule_in_force_asks_cannot_be_deleted(admin_client: Client, judge: Provider) -> None:
+    """Every call under that rule would be blocked for want of a verdict."""
+    url = reverse("admin:proxy_provider_delete", args=[judge.pk])
+    assert "policy careful asks judge" in admin_client.get(url).content.decode()
+    admin_client.post(url, {"post": "yes"})
+    assert Provider.objects.filter(name="judge").exists()
+
+
+@pytest.mark.parametrize("change", [{"name": "another"}, {"enabled": ""}])
+def test_provider_that_a_rule_in_force_asks_keeps_its_name_and_stays_on(
+    admin_client: Client, judge: Provider, change: dict[str, str]
+) -> None:
+    data = {**PROVIDER, "name": "judge", "kind": "openai", **change}
+    response = admin_client.post(change_url(judge), {name: value for name, value in data.items() if value})
+    assert "asked" in str(response.context["errors"])
+    judge.refresh_from_db()
+    assert (judge.name, judge.enabled) == ("judge", True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from proxy import books
 from proxy.call import Call, Header
 from proxy.errors import ClientLeft, GatewayError, InvalidRequest, LedgerUnavailable, ProviderError
 from proxy.snapshot import Candidate
-from proxy.tests.recorded import chat, exchange_of, target_of
+from proxy.tests.recorded import chat, target_of
 from usage.journal import Journal, segments_of
 from usage.pricing import Price, TokenUsage
 
@@ -177,6 +178,13 @@ async def test_unknown_price_is_no_price_and_not_zero(journal: Journal) -> None:
     assert written(journal)[0]["cost_nano_usd"] is None
 
 
+async def test_team_with_a_price_of_its_own_pays_that(journal: Journal) -> None:
+    facts = {**(call_with().facts or {}), "team_id": 7}
+    candidate = replace(CANDIDATE, team_prices={7: Price(input=5_000_000, output=0)})
+    books.open_call(journal, call_with(), facts, candidate, prompt_tokens=12)
+    assert written(journal)[0]["cost_nano_usd"] == 12 * 5
+
+
 async def test_call_that_cannot_be_written_down_is_not_made(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(record: dict[str, Any]) -> None:
         raise OSError(28, "No space left on device")
@@ -258,45 +266,3 @@ async def test_unknown_url_is_no_event(journal: Journal) -> None:
 def test_unpriced_call_that_used_nothing_cost_nothing() -> None:
     assert books.used(TokenUsage(), None)["cost_nano_usd"] == 0
     assert books.used(TokenUsage(prompt=1), None)["cost_nano_usd"] is None
-
-
-# --- estimates -------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("content", "tokens"),
-    [
-        ("", 0),
-        ("a", 1),
-        ("abcd", 1),
-        ("abcde", 2),
-        ("x" * 4000, 1000),
-        ("東京" * 6, 9),  # 36 bytes
-        ("👋" * 4, 4),
-        (None, 0),
-        ([{"type": "text", "text": "abcdefgh"}, {"type": "image_url", "image_url": {"url": "x" * 5000}}], 2),
-        (["abcd", "efgh"], 2),
-    ],
-    ids=lambda value: str(value)[:20],
-)
-def test_prompt_is_estimated_at_four_bytes_of_text_a_token(content: Any, tokens: int) -> None:
-    assert books.estimate_prompt_tokens(chat(messages=[{"role": "user", "content": content}])) == tokens
-
-
-@pytest.mark.parametrize(
-    ("endpoint", "field", "value", "tokens"),
-    [
-        ("completions", "prompt", "abcdefgh", 2),
-        ("completions", "prompt", ["abcd", "efgh"], 2),
-        ("completions", "prompt", [1, 2, 3], 3),
-        ("embeddings", "input", [[1, 2], [3]], 3),
-        ("embeddings", "input", "abcd", 1),
-    ],
-)
-def test_prompt_of_the_other_endpoints_is_estimated_too(endpoint: str, field: str, value: Any, tokens: int) -> None:
-    assert books.estimate_prompt_tokens(exchange_of(endpoint, {"model": "m", field: value})) == tokens
-
-
-def test_every_message_counts() -> None:
-    messages = [{"role": "system", "content": "abcd"}, {"role": "user", "content": "efgh"}, {"role": "assistant"}]
-    assert books.estimate_prompt_tokens(chat(messages=messages)) == 2

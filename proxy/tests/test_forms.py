@@ -10,7 +10,6 @@ import pytest
 from django.utils import timezone
 
 from accounts.models import User
-from proxy import ssrf
 from proxy.forms import ModelForm, PricedModelForm, ProviderForm
 from proxy.models import Model, Provider
 from usage.models import ModelPrice
@@ -41,7 +40,7 @@ def public_internet(monkeypatch: pytest.MonkeyPatch) -> None:
         address = "10.0.0.5" if host.endswith(".internal") else host if host[0].isdigit() else "8.8.8.8"
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))]
 
-    monkeypatch.setattr(ssrf.socket, "getaddrinfo", look_up)
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
 
 
 def provider_form(user: User, provider: Provider | None = None, **data: Any) -> ProviderForm:

@@ -24,6 +24,8 @@ from accounts import services
 from accounts.models import User
 from gateway_project.tests.cast import UPSTREAM_KEY
 from gateway_project.tests.upstream import Upstream
+from policies.models import Finding, Policy, Rule, Wordlist
+from policies.services import assign, publish, set_entries
 from proxy.models import Model, Provider, Route
 from proxy.services import save_provider
 from usage.models import UsageEvent
@@ -94,6 +96,19 @@ def key(alice: User, upstream: Upstream) -> str:
         model = Model.objects.create(name=name)
         Route.objects.create(model=model, provider=Provider.objects.get(name=provider))
     return services.create_key("laptop", alice.teams.get(), alice)[1]
+
+
+@pytest.fixture
+def policy(key: str) -> None:
+    """Everyone's texts are read, and the word that all calls here say is masked."""
+    words = Wordlist.objects.create(name="numbers")
+    set_entries(words, ["two"])
+    policy = Policy.objects.create(name="numbers")
+    rule = {"check_name": "wordlist", "action": "redact", "settings": {"wordlists": ["numbers"]}}
+    Rule.objects.create(policy=policy, timeout_ms=5000, **rule)
+    Rule.objects.create(policy=policy, position=1, check_name="max_tokens", action="block", settings={"limit": 100})
+    assign(policy)
+    publish(policy)
 
 
 @pytest.fixture
@@ -176,6 +191,21 @@ async def test_call_makes_no_query_and_no_thread_hop(
         assert (watched.queries, watched.hops) == ([], [])
     assert [reply.status for reply in replies] == [200, 200, 200]
     assert await asyncio.to_thread(UsageEvent.objects.count) == 4
+
+
+@pytest.mark.parametrize("name", [name for name in CALLS if name not in ("models", "model")])
+async def test_call_under_a_policy_makes_no_query_and_no_thread_hop(
+    watched: Watched, key: str, policy: None, quiet_process: None, name: str
+) -> None:
+    path, body = CALLS[name]
+    async with running(watched):
+        await ask("models", None, key)
+        watched.clear()
+        replies = [await ask(path, {"model": "echo", **(body or {})}, key) for _ in range(3)]
+        assert (watched.queries, watched.hops) == ([], [])
+    assert [reply.status for reply in replies] == [200, 200, 200]
+    assert all(b"two" not in reply.body for reply in replies)
+    assert await asyncio.to_thread(Finding.objects.count) >= 3
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ from typing import Any
 
 import orjson
 import pytest
-from anthropic.types import Message, RawMessageStreamEvent
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from pydantic import TypeAdapter
 
@@ -16,7 +15,6 @@ from proxy.tests.recorded import RECORDINGS, chat, chunks_of, recording, sse_eve
 from usage.pricing import TokenUsage
 
 ANTHROPIC = target_of("anthropic", upstream_model="claude-sonnet-4-5-20250929")
-STREAM_EVENT: TypeAdapter[Any] = TypeAdapter(RawMessageStreamEvent)
 MESSAGES = sorted(path.stem for path in (RECORDINGS / "anthropic").glob("*.json") if not path.stem.startswith("error_"))
 
 
@@ -70,10 +68,14 @@ def comparable(choice: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", MESSAGES)
 def test_recordings_are_what_anthropics_own_client_takes(name: str) -> None:
+    # Here, because it takes seconds, and every worker reads this file.
+    from anthropic.types import Message, RawMessageStreamEvent
+
+    stream_event: TypeAdapter[Any] = TypeAdapter(RawMessageStreamEvent)
     Message.model_validate_json(recording(f"anthropic/{name}.json"))
     for _, data in sse_events(recording(f"anthropic/{name}.sse")):
         if data != b'{"type":"ping"}':
-            STREAM_EVENT.validate_json(data)
+            stream_event.validate_json(data)
 
 
 # --- addresses ------------------------------------------------------------------------------------------------------

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import base64
+import functools
 import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import orjson
 import pytest
-from anthropic.types.message_create_params import MessageCreateParams
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from openai.types.chat import completion_create_params
@@ -21,7 +21,6 @@ from proxy.tests.recorded import chat, sent, target_of, translate
 
 BUDGET_MODEL = "claude-haiku-4-5-20251001"
 ADAPTIVE_MODEL = "claude-sonnet-5"
-PARAMS: TypeAdapter[Any] = TypeAdapter(MessageCreateParams)
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 TOOL = {
     "type": "function",
@@ -34,10 +33,18 @@ TOOL = {
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"], "additionalProperties": False}
 
 
+@functools.cache
+def params() -> TypeAdapter[Any]:
+    """The types of Anthropic's own client. Read late, because it takes seconds, and every worker reads this file."""
+    from anthropic.types.message_create_params import MessageCreateParams
+
+    return TypeAdapter(MessageCreateParams)
+
+
 def translated(model: str = BUDGET_MODEL, version: str = "", **body: Any) -> dict[str, Any]:
     """What Anthropic gets, checked by the types of its own client."""
     request = sent(chat(**body), target_of("anthropic", upstream_model=model, api_version=version))
-    exhaust(PARAMS.validate_python(request))
+    exhaust(params().validate_python(request))
     return request
 
 

@@ -105,7 +105,7 @@ def test_probe_lists_the_models() -> None:
     [
         ("openai/chat.json", TokenUsage(prompt=19, completion=13)),
         ("openai/chat_cached_reasoning.json", TokenUsage(prompt=2006, completion=300, cached=1920, reasoning=256)),
-        ("openai/chat_audio.json", TokenUsage(prompt=88, completion=47, audio_prompt=60, audio_completion=40)),
+        ("openai/chat_audio.json", TokenUsage(88, 47, units={"audio_prompt": 60, "audio_completion": 40})),
         ("openai/tools_parallel.json", TokenUsage(prompt=81, completion=46)),
         ("deepseek/chat.json", TokenUsage(prompt=90, completion=40, cached=64, reasoning=31)),
         ("moonshot/chat.json", TokenUsage(prompt=30, completion=2, cached=19)),

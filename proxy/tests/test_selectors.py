@@ -5,6 +5,7 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
+from accounts.models import Team
 from proxy import selectors
 from proxy.models import Model, Provider, Route
 from usage.models import ModelPrice
@@ -52,6 +53,15 @@ def test_price_of_tomorrow_does_not_count_yet() -> None:
     assert selectors.own_price("mine") is None
 
 
+def test_price_of_one_team_is_not_what_a_model_costs_everyone() -> None:
+    team = Team.objects.create(name="research")
+    model = Model.objects.create(name="mine")
+    ModelPrice.objects.create(model="mine", team=team, input_nano_usd_per_mtok=1, output_nano_usd_per_mtok=2)
+    assert selectors.own_price("mine") is None
+    found = selectors.prices_now([model])[model.pk]
+    assert (found.own, found.price) == (False, None)
+
+
 def test_upstream_model_decides_the_listed_price() -> None:
     model = Model.objects.create(name="our-name")
     route(model, upstream_model="gpt-4o-mini")
@@ -64,9 +74,24 @@ def test_kind_that_is_gone_has_no_price() -> None:
     assert selectors.prices_now([model])[model.pk].unpriced == ("gone",)
 
 
+def test_every_provider_says_where_its_prices_are_listed() -> None:
+    for name, kind in (("ours", "openai"), ("own machine", "vllm"), ("old", "gone")):
+        Provider.objects.create(name=name, kind=kind, enabled=False)
+    assert selectors.prices_ids() == {"ours": "openai", "own machine": ""}
+
+
 def test_providers_models_are_named_once_each() -> None:
     model = Model.objects.create(name="a")
     first = route(model)
     route(model, upstream_model="b")
     other = Provider.objects.create(name="other", kind="openai")
     assert selectors.routes_by_provider([first.provider, other]) == {first.provider_id: ["a"], other.pk: []}
+
+
+def test_providers_of_a_model_are_in_the_order_in_which_they_are_tried() -> None:
+    model = Model.objects.create(name="a")
+    for order, kind in ((1, "mistral"), (0, "openai"), (0, "groq"), (2, "off")):
+        route(model, kind=kind, order=order)
+    Provider.objects.filter(name="off").update(enabled=False)
+    route(Model.objects.create(name="off", enabled=False))
+    assert selectors.providers_in_order() == {"a": [["openai", "groq"], ["mistral"]]}

@@ -16,10 +16,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from django.db import OperationalError, connection
 from django.test.utils import CaptureQueriesContext
 
+from accounts.models import Team
 from proxy import snapshot
 from proxy.models import Model, Provider, Route
 from proxy.services import save_provider
 from proxy.snapshot import Holder, Snapshot, build
+from usage.models import ModelPrice
+from usage.pricing import Price
 from usage.services import set_price
 
 pytestmark = pytest.mark.django_db
@@ -247,6 +250,24 @@ def test_listed_price_counts_where_there_is_none_of_our_own() -> None:
 def test_model_that_nobody_knows_has_no_price() -> None:
     model("our-own-llm", provider())
     assert price_of("our-own-llm") is None
+
+
+def test_a_teams_own_price_counts_for_its_calls_only() -> None:
+    team = Team.objects.create(name="research")
+    model("gpt-4o-mini", provider("first"), provider("second"))
+    ModelPrice.objects.create(
+        model="gpt-4o-mini",
+        team=team,
+        input_nano_usd_per_mtok=1,
+        output_nano_usd_per_mtok=2,
+        valid_from=datetime.now(UTC) - timedelta(days=1),
+    )
+    entry = build().find("gpt-4o-mini")
+    assert entry is not None
+    for candidate in entry.tiers[0]:
+        assert candidate.price is not None
+        assert candidate.price_for(team.pk) == Price(1, 2)
+        assert candidate.price_for(team.pk + 1) == candidate.price_for(None) == candidate.price
 
 
 def test_snapshot_is_due_when_a_dated_price_begins() -> None:

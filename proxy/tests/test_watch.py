@@ -273,6 +273,6 @@ def test_all_this_holds_on_postgresql(postgres_url: str, tmp_path: Path) -> None
         env=environment,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=250,
     )
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from usage.services import EVENT_COLUMNS, Row, insert_events, new_event_id, to_unix_us
+from accounts.time_ids import to_unix_us
+from usage.services import EVENT_COLUMNS, Row, insert_events, new_event_id
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 
@@ -19,7 +20,7 @@ def row(at: datetime = NOON, **changed: Any) -> Row:
         "completion_tokens": 20, "cached_tokens": 0, "cache_write_tokens": 0, "reasoning_tokens": 0,
         "estimated": False, "cost_nano_usd": 1000, "latency_us": 800_000, "first_byte_us": 300_000, "attempts": 1,
         "end_user": "", "client_ip": "127.0.0.1", "user_agent": "curl/8", "organization": "", "trace_id": "",
-        "tags": {},
+        "above_hold": False, "units": {}, "tags": {},
     }  # fmt: skip
     assert changed.keys() <= event.keys()
     event |= changed

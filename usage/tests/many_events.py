@@ -39,6 +39,8 @@ _COLUMNS = {
     "user_agent": "'OpenAI/Python'",
     "organization": "''",
     "trace_id": "''",
+    "above_hold": "{false}",
+    "units": "{tags}",
     "tags": "{tags}",
 }
 

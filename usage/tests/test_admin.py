@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from datetime import timedelta
-from decimal import Decimal
 from typing import Any
 from urllib.parse import quote
 
@@ -16,10 +15,9 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
-from accounts import catalogue
 from accounts.models import Team, User
 from accounts.services import create_key
-from usage.models import ModelPrice, UsageEvent
+from usage.models import UsageEvent
 from usage.tests.events import add
 from usage.tests.many_events import insert_many
 
@@ -228,55 +226,3 @@ def test_those_who_may_look_at_usage_alone_can(client: Client) -> None:
 
 def test_others_may_not(client: Client) -> None:
     assert staff(client).get(EVENTS).status_code == 403
-
-
-# --- prices ---------------------------------------------------------------------------------------------------------
-@pytest.fixture
-def models(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(catalogue._sources, "models", lambda: ["gpt-test"])
-
-
-def test_prices_are_read_and_set_in_dollars(admin_client: Client, models: None) -> None:
-    data = {
-        "model": "gpt-test",
-        "valid_from_0": "2027-01-01",
-        "valid_from_1": "00:00",
-        "input_usd": "0.0375",
-        "output_usd": "2.5",
-        "cached_usd": "",
-        "cache_write_usd": "0",
-    }
-    response = admin_client.post(reverse("admin:usage_modelprice_add"), data)
-    assert response.status_code == 302, response.context["errors"]
-    price = ModelPrice.objects.get()
-    assert price.input_nano_usd_per_mtok == Decimal("0.0375") * 10**9
-    assert (price.cached_nano_usd_per_mtok, price.cache_write_nano_usd_per_mtok) == (None, 0)
-    page = admin_client.get(PRICES).content.decode()
-    for words in ("$0.0375", "$2.50", "as input", "$0.00", "later"):
-        assert words in page
-
-
-def test_price_that_counts_now_is_marked(admin_client: Client) -> None:
-    now = timezone.now()
-    for days in (-20, -10, 10):
-        ModelPrice.objects.create(
-            model="gpt",
-            valid_from=now + timedelta(days=days),
-            input_nano_usd_per_mtok=1,
-            output_nano_usd_per_mtok=1,
-        )
-    page = admin_client.get(PRICES).context["cl"]
-    assert [page.model_admin.counts(row) for row in page.result_list] == ["later", "now", "no more"]
-
-
-def test_price_is_history_and_does_not_change(admin_client: Client) -> None:
-    price = ModelPrice.objects.create(model="gpt", input_nano_usd_per_mtok=1, output_nano_usd_per_mtok=1)
-    url = reverse("admin:usage_modelprice_change", args=[price.pk])
-    assert admin_client.get(url).status_code == 200
-    assert admin_client.post(url, {"input_usd": "1"}).status_code == 403
-
-
-def test_price_of_a_model_that_is_not_there_cannot_be_set(admin_client: Client, models: None) -> None:
-    data = {"model": "unknown", "input_usd": "1", "output_usd": "1"}
-    assert admin_client.post(reverse("admin:usage_modelprice_add"), data).status_code == 200
-    assert not ModelPrice.objects.exists()

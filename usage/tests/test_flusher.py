@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ import orjson
 import pytest
 from django.db import OperationalError
 
+from accounts.versions import bump, current
 from usage import flusher as flusher_module
+from usage import metrics
 from usage.flusher import Flusher
 from usage.journal import Journal, segments_of
 from usage.models import UsageEvent
@@ -114,6 +117,39 @@ def test_lines_stay_in_the_journal_when_too_many_rows_wait(flusher: Flusher, mon
     assert flusher.waiting < 40
 
 
+def test_flusher_that_lags_behind_reads_no_end_before_its_beginning(
+    flusher: Flusher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More is unread in the old segment than one round reads, and the new one has the ends of those calls."""
+    monkeypatch.setattr(flusher_module, "READ_BYTES", 3000)
+    opened = [record() for _ in range(20)]
+    for one in opened:
+        flusher.journal.open(one)
+    flusher.journal.rotate_if_full()
+    for one in opened:
+        flusher.journal.settle(ending(one))
+    while not flusher.flush():
+        pass
+    assert UsageEvent.objects.filter(status=200, completion_tokens=5).count() == 20
+    assert not flusher._open
+
+
+def test_beginning_that_is_written_late_into_the_old_segment_meets_its_end(flusher: Flusher) -> None:
+    """The event loop was inside its write on the old segment while the flusher began the next one."""
+    flusher.journal.segment_bytes = 0
+    late, early = record(), record()
+    flusher.journal.open(early)
+    old = flusher.journal._fd
+    flusher.journal.rotate_if_full()
+    flusher.journal.segment_bytes = 2000
+    flusher.journal.settle(ending(late))
+    flusher.flush()
+    assert not UsageEvent.objects.exists()
+    os.write(old, orjson.dumps({**late, "kind": "open"}, option=orjson.OPT_APPEND_NEWLINE))
+    flusher.flush()
+    assert UsageEvent.objects.get().id.hex == late["id"]
+
+
 def test_drained_segments_are_deleted_and_open_ones_kept(flusher: Flusher) -> None:
     opened = record()
     flusher.journal.open(opened)
@@ -168,3 +204,118 @@ def test_record_that_is_no_event_is_skipped_and_the_others_kept(flusher: Flusher
     flush(flusher)
     assert UsageEvent.objects.count() == 1
     assert "not a usage event" in caplog.text
+
+
+# --- what a record carries beside its event ---------------------------------------------------------------------------
+class Also:
+    """Takes what records carry; `error`: what it raises, after it has written something."""
+
+    def __init__(self) -> None:
+        self.taken: list[dict[str, Any]] = []
+        self.error: Exception | None = None
+
+    def __call__(self, records: list[dict[str, Any]]) -> None:
+        bump("carried")
+        if self.error is not None:
+            raise self.error
+        self.taken += records
+
+
+@pytest.fixture
+def also() -> Also:
+    return Also()
+
+
+@pytest.fixture
+def carrier(tmp_path: Path, also: Also) -> Iterator[Flusher]:
+    journal = Journal(tmp_path)
+    yield Flusher(journal, lambda _: None, also)
+    journal.close()
+
+
+FOUND = {"findings": [{"check": "wordlist", "action": "block", "dry_run": False, "failed": False}]}
+
+
+@pytest.mark.parametrize("name", ["findings", "content", "moderation"])
+def test_what_a_call_carries_reaches_whoever_asked_for_it(carrier: Flusher, also: Also, name: str) -> None:
+    opened = record(request_id="req_carried")
+    carrier.journal.open(opened)
+    carrier.journal.settle(ending(opened, **{name: [{"check": "wordlist"}]}))
+    flush(carrier)
+    (taken,) = also.taken
+    assert (taken["request_id"], taken["status"], taken[name]) == ("req_carried", 200, [{"check": "wordlist"}])
+    assert UsageEvent.objects.count() == 1
+
+
+@pytest.mark.parametrize("carried", [{}, {"findings": []}, {"content": None}])
+def test_call_that_carries_nothing_is_passed_on_to_nobody(carrier: Flusher, also: Also, carried: Any) -> None:
+    carrier.journal.whole(record(**carried))
+    flush(carrier)
+    assert also.taken == []
+    assert UsageEvent.objects.count() == 1
+
+
+def test_what_the_calls_of_a_dead_process_carry_is_adopted_with_them(
+    carrier: Flusher, also: Also, tmp_path: Path
+) -> None:
+    dead = Journal(tmp_path)
+    dead.whole(record(**FOUND))
+    dead.close()
+    carrier.adopt()
+    assert len(also.taken) == UsageEvent.objects.count() == 1
+
+
+def test_event_and_what_it_carries_are_written_both_or_neither(
+    carrier: Flusher, also: Also, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    also.error = OperationalError("gone")
+    carrier.journal.whole(record(**FOUND))
+    flush(carrier)
+    assert not UsageEvent.objects.exists()
+    assert carrier.waiting == 1
+    also.error = None
+    monkeypatch.setattr(carrier, "_next_try", 0.0)
+    flush(carrier)
+    assert len(also.taken) == UsageEvent.objects.count() == 1
+
+
+def test_event_is_written_although_what_it_carries_cannot_be(carrier: Flusher, also: Also, caplog: Any) -> None:
+    also.error = ValueError("no such thing")
+    carrier.journal.whole(record(**FOUND))
+    carrier.journal.whole(record())
+    flush(carrier)
+    assert UsageEvent.objects.count() == 2
+    assert "carried" not in current()
+    assert "in 1 calls cannot be written" in caplog.text
+
+
+def test_lines_stay_in_the_journal_when_what_waits_is_too_large(
+    carrier: Flusher, also: Also, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    also.error = OperationalError("gone")
+    monkeypatch.setattr(flusher_module, "MAX_WAITING_EXTRA_BYTES", 100_000)
+    monkeypatch.setattr(flusher_module, "READ_BYTES", 3000)
+    for _ in range(20):
+        carrier.journal.whole(record(content={"request": "x" * 20_000}))
+        carrier.flush()
+    assert carrier.waiting == 5
+    also.error = None
+    monkeypatch.setattr(carrier, "_next_try", 0.0)
+    for _ in range(20):
+        carrier.flush()
+    assert len(also.taken) == 20
+
+
+@pytest.mark.parametrize(
+    ("found", "counted_as"),
+    [
+        ({"check": "tested", "action": "redact", "dry_run": False, "failed": False}, "redact"),
+        ({"check": "tested", "action": "block", "dry_run": True, "failed": False}, "dry_run"),
+        ({"check": "tested", "action": "block", "dry_run": False, "failed": True}, "failed"),
+    ],
+)
+def test_findings_are_counted_by_check_and_what_was_done(carrier: Flusher, found: Any, counted_as: str) -> None:
+    before = metrics.FINDINGS.labels("tested", counted_as)._value.get()
+    carrier.journal.whole(record(findings=[found, found]))
+    flush(carrier)
+    assert metrics.FINDINGS.labels("tested", counted_as)._value.get() == before + 2

@@ -6,10 +6,12 @@ import socket
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from genai_prices import data_snapshot, types
 
+from accounts.models import Team
 from usage import price_list
 from usage.models import ModelPrice
 from usage.price_list import context_window, models_of, prices_at
@@ -21,10 +23,10 @@ DAY = timedelta(days=1)
 pytestmark = pytest.mark.django_db
 
 
-def own_price(model: str, valid_from: datetime, dollars: int) -> ModelPrice:
+def own_price(model: str, valid_from: datetime, dollars: int, **more: Any) -> ModelPrice:
     nano = dollars * 10**9
     return ModelPrice.objects.create(
-        model=model, valid_from=valid_from, input_nano_usd_per_mtok=nano, output_nano_usd_per_mtok=2 * nano
+        model=model, valid_from=valid_from, input_nano_usd_per_mtok=nano, output_nano_usd_per_mtok=2 * nano, **more
     )
 
 
@@ -66,6 +68,16 @@ def published() -> Iterator[None]:
                     types.StartDateConstraint(date(2026, 12, 1)), prices=types.ModelPrice(input_mtok=usd("5"))
                 ),
             ],
+        ),
+        listed(
+            "researching",
+            types.ModelPrice(
+                input_mtok=usd("2"),
+                output_mtok=usd("8"),
+                output_reasoning_mtok=usd("3"),
+                output_citation_mtok=usd("2"),
+                web_searches_kcount=usd("5"),
+            ),
         ),
         listed("searching", types.ModelPrice(input_mtok=usd("1"), output_mtok=usd("1"), requests_kcount=usd("12"))),
         listed("speech", types.ModelPrice(audio_hours=usd("1"))),
@@ -121,9 +133,86 @@ def test_book_without_dated_prices_is_valid_for_ever(published: None) -> None:
     assert book.valid_until is None
 
 
+def test_everything_that_a_price_can_say_counts() -> None:
+    own_price(
+        "ours",
+        NOW - DAY,
+        1,
+        cached_nano_usd_per_mtok=1,
+        cache_write_nano_usd_per_mtok=2,
+        reasoning_nano_usd_per_mtok=3,
+        audio_input_nano_usd_per_mtok=4,
+        audio_output_nano_usd_per_mtok=5,
+        request_nano_usd=6,
+        image_nano_usd=7,
+        tools_nano_usd={"web_search": 8},
+        batch_percent=50,
+        tiers=[
+            {"from_prompt_tokens": 100, "input": 10, "output": 11},
+            {"from_prompt_tokens": 900, "input": 20, "output": 21, "cached": 22, "reasoning": 23},
+        ],
+    )
+    apiece: dict[str, Any] = {"request": 6, "image": 7, "tools": {"web_search": 8}, "batch_percent": 50}
+    assert prices_at(NOW).find("ours", "", "") == Price(
+        10**9,
+        2 * 10**9,
+        cached=1,
+        cache_write=2,
+        reasoning=3,
+        audio_input=4,
+        audio_output=5,
+        **apiece,
+        tiers=((900, Price(20, 21, cached=22, reasoning=23, **apiece)), (100, Price(10, 11, **apiece))),
+    )
+
+
+# --- a team's own price ---------------------------------------------------------------------------------------------
+@pytest.fixture
+def team() -> Team:
+    return Team.objects.create(name="research")
+
+
+def dollars(price: Price | None) -> int | None:
+    return price.input // 10**9 if price else None
+
+
+def test_a_teams_own_price_counts_before_the_price_for_everyone_and_that_before_the_list(
+    published: None, team: Team
+) -> None:
+    book = prices_at(NOW)
+    assert dollars(book.find("flat", "openai", "flat", team.pk)) == 1
+    own_price("flat", NOW - DAY, 5)
+    assert dollars(prices_at(NOW).find("flat", "openai", "flat", team.pk)) == 5
+    own_price("flat", NOW - 2 * DAY, 3, team=team)
+    book = prices_at(NOW)
+    assert dollars(book.find("flat", "openai", "flat", team.pk)) == 3
+    assert dollars(book.find("flat", "openai", "flat")) == 5
+    assert dollars(book.find("flat", "openai", "flat", team.pk + 1)) == 5
+
+
+def test_a_teams_price_prices_what_nobody_else_has_a_price_for(team: Team) -> None:
+    own_price("ours", NOW - DAY, 3, team=team)
+    book = prices_at(NOW)
+    assert dollars(book.find("ours", "", "", team.pk)) == 3
+    assert book.find("ours", "", "") is None
+
+
+def test_book_says_which_teams_have_prices_of_their_own(team: Team) -> None:
+    own_price("ours", NOW - DAY, 1, team=team)
+    own_price("ours", NOW - timedelta(hours=1), 2, team=team)
+    own_price("ours", NOW + DAY, 3, team=team)
+    own_price("ours", NOW - DAY, 4)
+    book = prices_at(NOW)
+    assert {team_id: dollars(price) for team_id, price in book.team_prices("ours").items()} == {team.pk: 2}
+    assert book.team_prices("flat") == {}
+    assert book.valid_until == NOW + DAY
+
+
 # --- published prices -----------------------------------------------------------------------------------------------
 def test_published_price_is_found_by_provider_and_upstream_model(published: None) -> None:
-    assert prices_at(NOW).find("my-name-for-it", "openai", "flat") == Price(10**9, 2 * 10**9, cached=10**8)
+    assert prices_at(NOW).find("my-name-for-it", "openai", "flat") == Price(
+        10**9, 2 * 10**9, cached=10**8, batch_percent=50
+    )
 
 
 @pytest.mark.parametrize(
@@ -155,6 +244,12 @@ def test_fee_per_request_is_part_of_the_price(published: None) -> None:
     assert price and price.request == 12_000_000
 
 
+def test_searches_citations_and_reasoning_have_their_published_price(published: None) -> None:
+    price = prices_at(NOW).find("researching", "openai", "researching")
+    assert price and price.reasoning == 3 * 10**9
+    assert price.tools == {"web_search": 5_000_000, "citation_tokens": 2_000}
+
+
 @pytest.mark.parametrize(("hour", "dollars", "change_in"), [(12, 2, 10), (23, 1, 7), (5, 1, 1), (6, 2, 16)])
 def test_price_by_the_time_of_day(published: None, hour: int, dollars: int, change_in: int) -> None:
     now = NOW.replace(hour=hour)
@@ -180,7 +275,9 @@ def test_context_window_is_known_or_none(published: None) -> None:
 
 
 def test_models_of_a_provider_are_the_current_ones_that_are_billed_by_the_token(published: None) -> None:
-    assert models_of("openai") == ["dated", "flat", "gift:free", "off-peak", "searching", "tiered", "wide"]
+    assert models_of("openai") == [
+        *("dated", "flat", "gift:free", "off-peak", "researching", "searching", "tiered", "wide")
+    ]
     assert models_of("unknown") == []
 
 
@@ -188,8 +285,15 @@ def test_models_of_a_provider_are_the_current_ones_that_are_billed_by_the_token(
 def test_bundled_list_knows_the_usual_models_without_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "socket", None)
     book = prices_at(NOW)
-    assert book.find("gpt-4o-mini", "openai", "gpt-4o-mini") == Price(150_000_000, 600_000_000, cached=75_000_000)
-    assert book.find("x", "anthropic", "claude-sonnet-4-5-20250929") is not None
+    assert book.find("gpt-4o-mini", "openai", "gpt-4o-mini") == Price(
+        150_000_000,
+        600_000_000,
+        cached=75_000_000,
+        tools={"web_search": 10_000_000, "file_search": 2_500_000},
+        batch_percent=50,
+    )
+    sonnet = book.find("x", "anthropic", "claude-sonnet-4-5-20250929")
+    assert sonnet and (sonnet.cache_write, sonnet.cache_write_1h) == (3_750_000_000, 6_000_000_000)
     assert book.find("x", "azure", "gpt-4o-mini") is not None
     assert "gpt-4o-mini" in models_of("openai")
 

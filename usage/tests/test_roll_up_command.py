@@ -8,7 +8,7 @@ from io import StringIO
 import pytest
 from django.core.management import CommandError, call_command
 
-from usage.models import Rollup
+from usage.models import DirtyHour, Rollup
 from usage.tests.events import NOON, add
 
 HOUR = timedelta(hours=1)
@@ -46,6 +46,16 @@ def test_hours_of_a_time_are_recomputed(arguments: list[str], hours: int) -> Non
     Rollup.objects.filter(grain="hour").update(calls=99)
     assert roll_up(*arguments).startswith(f"Rolled up {hours} hour")
     assert Rollup.objects.filter(grain="hour", calls=1).count() == hours
+
+
+def test_hours_whose_marks_were_lost_are_found_by_their_events() -> None:
+    """As after a restore of the events alone."""
+    for back in (0, 1, 5, 30):
+        add(NOON - back * HOUR)
+    DirtyHour.objects.all().delete()
+    assert roll_up() == "Rolled up 0 hours."
+    assert roll_up("--from", "2026-11-01") == "Rolled up 4 hours."
+    assert list(Rollup.objects.filter(grain="day").order_by("start").values_list("calls", flat=True)) == [1, 3]
 
 
 @pytest.mark.parametrize(

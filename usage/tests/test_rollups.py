@@ -6,19 +6,23 @@ import threading
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 from django.db import connection, transaction
 from django.utils import timezone
 
-from usage import histogram, rollups, services
-from usage.models import DirtyHour, Rollup, UsageEvent
+from accounts.time_ids import to_unix_us
+from usage import aggregation, histogram, rollups, services
+from usage.models import Adjustment, DirtyDay, DirtyHour, Rollup, UsageEvent
 from usage.rollups import roll_up, roll_up_again, roll_up_all, roll_up_hour
 from usage.tasks import roll_up as roll_up_task
 from usage.tests.events import NOON, add, row
 
 MINUTE = timedelta(minutes=1)
 HOUR = timedelta(hours=1)
+DAY = timedelta(days=1)
+MIDNIGHT = NOON.replace(hour=0)
 NOW = NOON + HOUR
 
 pytestmark = pytest.mark.django_db
@@ -126,6 +130,106 @@ def test_sums_beyond_32_bits_are_exact() -> None:
     add(count=3, cost_nano_usd=2**60, prompt_tokens=2**60)
     roll_up()
     assert sums("hour", "cost_nano_usd", "prompt_tokens") == [(3 * 2**60, 3 * 2**60)]
+
+
+# --- days -----------------------------------------------------------------------------------------------------------
+def test_day_is_the_sum_of_its_hours() -> None:
+    latencies = (1_000, 2_000_000, 3_000_000)
+    for hours, latency in enumerate(latencies):
+        add(NOON - hours * HOUR, count=2, cost_nano_usd=7, latency_us=latency, first_byte_us=None)
+    roll_up()
+    day = Rollup.objects.get(grain="day")
+    assert (day.start, day.calls, day.cost_nano_usd, day.latency_us) == (MIDNIGHT, 6, 42, 2 * sum(latencies))
+    assert [day.latency_histogram[histogram.bucket(latency)] for latency in latencies] == [2, 2, 2]
+    assert (sum(day.latency_histogram), sum(day.first_byte_histogram)) == (6, 0)
+
+
+def test_days_are_split_as_hours_are() -> None:
+    variants: list[dict[str, Any]] = [
+        {}, {"key_id": 1}, {"user_id": 1}, {"team_id": 1}, {"model": "other"}, {"provider": "other"}, {"status": 500},
+    ]  # fmt: skip
+    for changed in variants:
+        add(NOON, **changed)
+        add(NOON + HOUR, **changed)
+    roll_up()
+    assert sums("day") == [2] * len(variants)
+
+
+def test_day_begins_and_ends_sharp_in_utc() -> None:
+    for at in (MIDNIGHT - timedelta(microseconds=1), MIDNIGHT, MIDNIGHT + DAY - timedelta(microseconds=1)):
+        add(at)
+    roll_up()
+    assert sums("day", "start", "calls") == [(MIDNIGHT - DAY, 1), (MIDNIGHT, 2)]
+
+
+def test_late_event_changes_its_day_too() -> None:
+    add(NOON - 3 * HOUR)
+    add(NOON)
+    roll_up()
+    add(NOON - 3 * HOUR)
+    roll_up()
+    assert sums("day") == [3]
+
+
+def test_day_is_summed_up_again_only_when_one_of_its_hours_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    add(NOON)
+    add(NOON - DAY)
+    roll_up()
+    add(NOON)
+    days: list[datetime] = []
+    monkeypatch.setattr(rollups, "roll_up_day", days.append)
+    roll_up()
+    assert days == [MIDNIGHT]
+
+
+def test_day_whose_roll_up_died_is_summed_up_the_next_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    add()
+    roll_up()
+    add()
+
+    def die(*args: object, **kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as dying, pytest.raises(KeyboardInterrupt):
+        dying.setattr(aggregation, "add_up", die)
+        roll_up()
+    assert (sums("hour"), sums("day")) == ([2], [1])
+    roll_up()
+    assert sums("day") == [2]
+
+
+# --- adjustments ----------------------------------------------------------------------------------------------------
+def adjust(delta: int, at: datetime = NOON, **changed: Any) -> None:
+    Adjustment.objects.create(
+        id=UUID(services.new_event_id(to_unix_us(at))),
+        event_id=UUID(int=1),
+        at=at,
+        delta_nano_usd=delta,
+        **{"model": "gpt", "provider": "openai", "status": 200} | changed,
+    )
+    services.mark_hours([NOON])
+
+
+def test_adjustments_count_in_the_time_and_group_of_their_event() -> None:
+    add(NOON + 7 * MINUTE, cost_nano_usd=10)
+    add(NOON + 7 * MINUTE, cost_nano_usd=10, status=499)
+    roll_up()
+    adjust(-3, NOON + 7 * MINUTE)
+    adjust(5, NOON + 7 * MINUTE, status=499)
+    adjust(1, NOON + 7 * MINUTE, status=499)
+    roll_up()
+    for grain in ("minute", "hour", "day"):
+        assert sorted(sums(grain, "outcome", "calls", "cost_nano_usd")) == [("abandoned", 1, 16), ("ok", 1, 7)]
+
+
+def test_adjustment_that_prices_a_call_makes_it_no_longer_unpriced() -> None:
+    add(cost_nano_usd=None, count=2)
+    adjust(9, priced_calls=1)
+    roll_up()
+    assert sums("hour", "calls", "unpriced_calls", "cost_nano_usd") == [(2, 1, 9)]
+    adjust(-9, priced_calls=-1)
+    roll_up()
+    assert sums("day", "calls", "unpriced_calls", "cost_nano_usd") == [(2, 2, 0)]
 
 
 # --- when -----------------------------------------------------------------------------------------------------------
@@ -239,9 +343,9 @@ def after_aggregation(monkeypatch: pytest.MonkeyPatch, action: Callable[[], None
     aggregate = rollups._aggregate
     left = [action]
 
-    def slow(hour: datetime, grain: Rollup.Grain) -> list[Rollup]:
-        rows = list(aggregate(hour, grain))
-        if left and grain == Rollup.Grain.MINUTE:
+    def slow(hour: datetime) -> list[Rollup]:
+        rows = aggregate(hour)
+        if left:
             left.pop()()
         return rows
 
@@ -341,4 +445,6 @@ def test_many_writers_and_many_roll_ups_at_once_end_in_the_right_sums() -> None:
     assert UsageEvent.objects.count() == 3 * 3 * batches
     assert sums("hour", "start", "calls") == [(NOON - HOUR, 3 * batches), (NOON, 2 * 3 * batches)]
     assert sums("minute", "start", "calls") == sums("hour", "start", "calls")
+    assert sums("day", "start", "calls") == [(MIDNIGHT, 3 * 3 * batches)]
     assert dirty() == []
+    assert not [day for day in DirtyDay.objects.all() if day.marks > day.rolled_up]

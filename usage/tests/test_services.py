@@ -12,16 +12,15 @@ from uuid import UUID
 import pytest
 from django.db import DatabaseError, OperationalError, connection, transaction
 
+from accounts.time_ids import id_range, to_unix_us
 from accounts.versions import CATALOGUE, current
 from usage.models import DirtyHour, ModelPrice, UsageEvent
 from usage.services import (
     EVENT_COLUMNS,
-    id_range,
     insert_events,
     mark_hours,
     new_event_id,
     set_price,
-    to_unix_us,
 )
 from usage.tests.events import NOON, add, row
 

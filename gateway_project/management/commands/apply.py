@@ -14,7 +14,7 @@ from gateway_project.apply import NotApplied, apply
 
 
 class Command(BaseCommand):
-    help = "Brings providers, models, teams, users and keys to what a YAML file says, and prints what changed."
+    help = "Brings the database to what a YAML file says, from providers to policies, and prints what changed."
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("file", help="The YAML file; - reads standard input.")

@@ -7,7 +7,7 @@ from typing import Any
 from django.apps import apps
 from django.core.management.base import BaseCommand, CommandError
 
-from proxy.encryption import EncryptedField, Undecryptable, rotate
+from accounts.encryption import EncryptedField, Undecryptable, rotate
 
 
 class Command(BaseCommand):
@@ -20,7 +20,7 @@ class Command(BaseCommand):
         broken: list[str] = []
         for model in apps.get_models():
             fields = [field.name for field in model._meta.fields if isinstance(field, EncryptedField)]
-            for row in model._default_manager.all() if fields else ():
+            for row in model._default_manager.all().iterator(chunk_size=500) if fields else ():
                 for field in fields:
                     stored = getattr(row, field)
                     try:

@@ -16,8 +16,8 @@ from usage.pricing import to_usd
 
 class Command(BaseCommand):
     help = (
-        "Fill an empty installation with an invented company: teams, people, keys, providers, models and a month of "
-        "calls. Its keys cannot be used and its providers are switched off. Refuses where there has been traffic."
+        "Fill an empty installation with an invented company: teams, people, keys, providers, models, policies and a "
+        "month of calls. Its keys cannot be used, its providers are switched off. Refuses where there has been traffic."
     )
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
@@ -34,8 +34,8 @@ class Command(BaseCommand):
         made = demo.seed(random.Random(seed), timezone.now(), days, calls)  # noqa: S311 - a demo
         self.stdout.write(
             f"Made {made.teams} teams, {made.users} people, {made.keys} keys, {made.providers} providers and "
-            f"{made.models} models (switched off), and {made.calls} calls of the last {days} days "
-            f"for ${to_usd(made.cost_nano_usd):,.2f}."
+            f"{made.models} models (switched off), {made.policies} policies, and {made.calls} calls of the last {days} "
+            f"days for ${to_usd(made.cost_nano_usd):,.2f}."
         )
 
 

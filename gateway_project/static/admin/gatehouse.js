@@ -3,6 +3,7 @@
 document.addEventListener("DOMContentLoaded", () => {
   document.querySelectorAll("[data-copy]").forEach(makeCopyButton);
   document.querySelectorAll("select[data-base-urls]").forEach(showUsualAddress);
+  document.querySelectorAll("[data-tick-all]").forEach(makeTickAll);
   document.querySelectorAll("span[x-on\\:click], div[x-on\\:click]").forEach(makeReachableByKeyboard);
 });
 
@@ -55,6 +56,12 @@ function showUsualAddress(kind) {
   const show = () => { field.placeholder = usual[kind.value] || "https://"; };
   kind.addEventListener("change", show);
   show();
+}
+
+// One box that ticks all boxes of its form that bear a name.
+function makeTickAll(all) {
+  const boxes = () => all.form.querySelectorAll(`input[name="${all.dataset.tickAll}"]`);
+  all.addEventListener("change", () => boxes().forEach((box) => { box.checked = all.checked; }));
 }
 
 // The theme has clickable spans and divs, which the Tab key passes over.

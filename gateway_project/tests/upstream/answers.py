@@ -8,11 +8,14 @@ Options (see behaviours.py for how they are given):
 | option                | default | what                                                                          |
 | --------------------- | ------- | ----------------------------------------------------------------------------- |
 | `chunks`              | 5       | pieces of the answer: "w0 ", "w1 ", ...                                       |
-| `text`                |         | the answer instead, a piece per word                                          |
+| `text`                |         | the answer instead, a piece per word; of a tool call, its arguments           |
+| `size`                |         | with `text`: so many characters a piece, instead of a word                    |
 | `finish`              | stop    | finish_reason                                                                 |
 | `extra`               | 0       | 1: fields that no API reference names, everywhere                             |
 | `cached`, `reasoning` | 0       | that many prompt tokens were cached, completion tokens were thoughts          |
 | `usage`               | asked   | see USAGES                                                                    |
+
+A moderation finds what the text itself says: `flag:violence` is flagged for it, `score:hate=0.4` scores so unflagged.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from urllib.parse import parse_qsl
 
 CREATED = 1_790_000_000
 VECTOR = (0.25, -0.5, 0.125)
+MODERATED = ("hate", "hate/threatening", "self-harm", "self-harm/intent", "sexual", "violence")
 USAGES = {
     "asked": "as OpenAI: null in each event and a last event of its own when include_usage asks for it, else nothing",
     "always": "the same, asked or not",
@@ -115,7 +119,8 @@ class OpenAIAnswer(Answer):
     def pieces(self) -> list[str]:
         text = self.options.text("text")
         if text:
-            return words(text)
+            size = self.options.count("size")
+            return [text[start : start + size] for start in range(0, len(text), size)] if size else words(text)
         return [f"w{number} " for number in range(self.options.count("chunks", 5))]
 
     def usage(self, completion_tokens: int) -> dict[str, Any]:
@@ -166,7 +171,7 @@ class OpenAIAnswer(Answer):
 
 class ChatAnswer(OpenAIAnswer):
     def pieces(self) -> list[str]:
-        if self.calls_tools:
+        if self.calls_tools and not self.options.text("text"):
             return cut(json.dumps(self.tool_arguments()), 6)
         response_format = self.request.get("response_format") or {}
         if response_format.get("type") == "json_schema":
@@ -304,6 +309,34 @@ class ModelsAnswer(Answer):
         return {"object": "list", "data": rows}
 
 
+class ModerationAnswer(Answer):
+    """A result for each input, free of charge."""
+
+    def __init__(self, request: dict[str, Any], options: Options) -> None:
+        super().__init__(request, options)
+        self.prompt_tokens = 0
+
+    @property
+    def streams(self) -> bool:
+        return False
+
+    def whole(self) -> dict[str, Any]:
+        given = self.request["input"]
+        results = [self._result(text) for text in (given if isinstance(given, list) else [given])]
+        return {"id": "modr-upstream", "model": self.request.get("model"), "results": results, **self.extra}
+
+    def _result(self, text: str) -> dict[str, Any]:
+        flagged = set(re.findall(r"flag:([\w/-]+)", text))
+        scores = dict.fromkeys(MODERATED, 0.01) | dict.fromkeys(sorted(flagged), 0.97)
+        scores |= {name: float(score) for name, score in re.findall(r"score:([\w/-]+)=([\d.]+)", text)}
+        return {
+            "flagged": bool(flagged),
+            "categories": {name: name in flagged for name in scores},
+            "category_scores": scores,
+            "category_applied_input_types": {name: ["text"] for name in scores},
+        }
+
+
 class MessagesAnswer(Answer):
     """Anthropic's dialect. Calls the first tool when there is one and no result of it yet."""
 
@@ -378,6 +411,7 @@ DIALECTS: dict[str, type[Answer]] = {
     "/chat/completions": ChatAnswer,
     "/completions": CompletionAnswer,
     "/embeddings": EmbeddingAnswer,
+    "/moderations": ModerationAnswer,
     "/messages": MessagesAnswer,
     "/models": ModelsAnswer,
 }

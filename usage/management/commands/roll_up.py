@@ -13,7 +13,8 @@ from usage import rollups
 class Command(BaseCommand):
     help = (
         "Bring the rollups that dashboards read up to date. Celery does this every few seconds; run it by hand after "
-        "an outage of Celery, or with --from to recompute hours that are thought to be right already."
+        "an outage of Celery, or with --from to recompute hours and days that are thought to be right already: of any "
+        "time, as often as you like, also after a restore that brought back nothing but the usage events."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -22,7 +23,7 @@ class Command(BaseCommand):
             dest="start",
             type=_moment,
             metavar="TIME",
-            help="Recompute the hours from this time on, such as 2026-11-01T00:00 (UTC).",
+            help="Recompute the hours from this time on, and their days, such as 2026-11-01T00:00 (UTC).",
         )
         parser.add_argument(
             "--to", dest="end", type=_moment, metavar="TIME", help="Up to, but not including, this time. Default: now."

@@ -1,0 +1,370 @@
+"""The ledger of many web processes: in Redis, one script a step, everything of one turn of the event loop in one write.
+
+A script is atomic and stays within one part of the ledger (usage.ledger.parts). What cannot be judged in one part is
+held in each, and given back when one refuses.
+
+    account   one budget in one window: what is held; what calls have spent that came in since `from` (own), and before
+              it (early); what the books say of those before it (base)
+    call      what it has, kept under its process: given back by `settle`, or when the process has died by whoever sees
+              that its lease is over, at what the books say the call cost (usage.ledger.upkeep)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import time
+from asyncio import Future, Task
+from collections import defaultdict
+from collections.abc import Coroutine
+from typing import Any, NamedTuple
+
+from usage.ledger import upkeep
+from usage.ledger.base import Claim, Ledger, LedgerAway, Refused, Spent, Ticket, Waits, tightest
+from usage.ledger.parts import CLOSED_US, PATIENCE_S, Part, Parts
+from usage.ledger.upkeep import Books
+from usage.ledger.wire import CLUSTER, Argument, Wire, open_wire, script
+from usage.limits import Holder, Holding, LimitSpec
+
+logger = logging.getLogger(__name__)
+
+BEAT_S = 0.5
+LEASE_US = 15_000_000
+DAY_S = 86_400
+NS_PER_US = 1_000
+
+
+class Gate(NamedTuple):
+    """One question of lua/admit.lua. `kind`: p parallel, f fair share, r requests, t tokens."""
+
+    kind: str
+    bucket: str
+    rate: int
+    amount: int
+    whose: str
+
+
+class CallHere:
+    """What a call of this process has in Redis. `charged`: tokens (and requests to be given back) by bucket. `is_held`:
+    False while it is not certain that its claims are held; a call that is served all the same is counted later."""
+
+    __slots__ = ("charged", "claims", "has_parallel", "is_held", "nano_usd", "parts", "ticket", "tokens")
+
+    def __init__(self, ticket: Ticket) -> None:
+        self.ticket = ticket
+        self.parts: dict[str, Part] = {}
+        self.claims: dict[str, list[Claim]] = {}
+        self.is_held = False
+        self.has_parallel = False
+        self.charged: list[tuple[Part, Gate]] = []
+        self.nano_usd = self.tokens = 0
+
+
+class RedisLedger(Ledger):
+    """`start` and `stop` from the event loop. `book`: which budgets and limits there are."""
+
+    def __init__(self, url: str, book: Holder, *, closed_us: int = CLOSED_US) -> None:
+        self.waits = Waits(time.monotonic_ns)
+        self.process = f"{os.getpid()}.{secrets.token_hex(6)}"
+        self.parts = Parts(self.wire, self._place_again, self._sign_on, closed_us)
+        self._url = url
+        self._book = book
+        self._wire: Wire | None = None
+        self._calls: dict[str, CallHere] = {}
+        self._ended: dict[str, CallHere] = {}  # and not settled yet
+        self._books = Books(self)
+        self._dead = upkeep.Dead(self)
+        self._strays: dict[str, set[str]] = {}
+        self._tasks: set[Task[None]] = set()
+        self._beating: Task[None] | None = None
+
+    async def start(self) -> None:
+        """Connects, or goes on trying beside the calls."""
+        try:
+            await self._connect()
+            if self.wire().run_id != CLUSTER:
+                await self.parts.of("")
+        except LedgerAway as error:
+            logger.error("the ledger in Redis is away (%s): calls on a budget are not made until it is there", error)
+        self._beating = asyncio.create_task(self._keep_beating())
+
+    async def stop(self) -> None:
+        """Settles what has ended; the rest is settled by others when the lease is over."""
+        for _ in range(20):
+            if not self._ended:
+                break
+            await asyncio.sleep(0.05)
+        for task in (self._beating, *self._tasks):
+            if task is not None:
+                task.cancel()
+        if self._wire is not None:
+            await self._wire.close()
+
+    def wire(self) -> Wire:
+        """Raises LedgerAway."""
+        if self._wire is None:
+            raise LedgerAway("not connected")
+        return self._wire
+
+    async def ask(self, name: str, part: Part, *arguments: Argument) -> Any:
+        """A script's answer. Raises LedgerAway."""
+        said = await self.wire().ask(script(name), part.key, [part.epoch, self.process, *arguments])
+        part.check(said)
+        return said
+
+    # --- rates ------------------------------------------------------------------------------------------------------
+    async def admit(self, ticket: Ticket, holding: Holding, client_ip: str, tokens: int) -> Refused | None:
+        if not holding.limits:
+            return None
+        by_owner: dict[str, list[Gate]] = defaultdict(list)
+        for limit in holding.limits:
+            by_owner[self.parts.name_of(limit.owner or f"ip:{client_ip}")] += _gates(limit, client_ip, tokens)
+        call = self._calls[ticket.call_id] = CallHere(ticket)
+        call.has_parallel = any(limit.parallel is not None for limit in holding.limits)
+        asked = []
+        for name, gates in by_owner.items():
+            part = call.parts[name] = await self.parts.of(name)
+            arguments = [value for gate in gates for value in gate[:4]]
+            asked.append((part, gates, self._ask(part, "admit", ticket.call_id, ticket.key_id, *arguments)))
+        refused: Refused | None = None
+        away: LedgerAway | None = None
+        taken: list[tuple[Part, Gate]] = []
+        for part, gates, answer in asked:
+            try:
+                said = await answer
+                part.check(said)
+            except LedgerAway as error:
+                away = error
+                continue
+            found = _read(ticket, gates, said)
+            if found is None:
+                taken += [(part, gate) for gate in gates if gate.kind in "rt"]
+            elif refused is None or found.wait_ns > refused.wait_ns:
+                refused = found
+        if refused is None and away is None:
+            call.charged = [(part, gate) for part, gate in taken if gate.kind == "t"]
+            return None
+        call.charged = taken  # another part has refused: what it took here it gives back
+        if refused is None and away is not None:
+            raise away
+        return refused
+
+    def blocked(self, key_id: int, blocks: int, throttle_s: int) -> None:
+        self._spawn(self._blocked(key_id, blocks, throttle_s))
+
+    async def _blocked(self, key_id: int, blocks: int, throttle_s: int) -> None:
+        said = await self.ask("blocked", await self.parts.of("w"), key_id, blocks, throttle_s * 1_000_000)
+        if said[1]:
+            self.waits.set(key_id, throttle_s * 1_000_000_000)
+
+    # --- money ------------------------------------------------------------------------------------------------------
+    async def hold(self, ticket: Ticket, claims: tuple[Claim, ...]) -> Spent | None:
+        ticket.claims = claims
+        call = self._calls.setdefault(ticket.call_id, CallHere(ticket))
+        call.claims = defaultdict(list)
+        call.is_held = False
+        for claim in claims:
+            call.claims[claim.budget.owner].append(claim)
+        pending = await self._parts_of(call)
+        until = time.monotonic() + PATIENCE_S
+        refused: Spent | None = None
+        while pending and refused is None:
+            if time.monotonic() > until:
+                raise LedgerAway("the books cannot be read")
+            asked = [(part, some, self._ask_to_hold(part, ticket, some)) for part, some in pending]
+            pending = []
+            for part, some, answer in asked:
+                said = await answer
+                part.check(said)
+                found = [
+                    (some[index - 1], int(from_us)) for index, from_us in zip(said[1::2], said[2::2], strict=False)
+                ]
+                if said[0] == b"spent":
+                    claim = some[said[1] - 1]
+                    refused = Spent(claim.budget, bool(said[2]), claim.end_us)
+                elif said[0] == b"base":
+                    await self._books.read(part, found)
+                    pending.append((part, some))
+                elif found:
+                    self._books.note(part, found)
+        if refused is not None:
+            call.claims = {}
+            ticket.claims = ()
+            if len(call.parts) > 1:
+                for part in call.parts.values():
+                    await self.ask("release", part, ticket.call_id)
+        call.is_held = refused is None
+        return refused
+
+    async def _parts_of(self, call: CallHere) -> list[tuple[Part, list[Claim]]]:
+        """Which part has to judge which claims. Raises LedgerAway."""
+        by_part: dict[Part, list[Claim]] = defaultdict(list)
+        for owner, claims in call.claims.items():
+            by_part[await self.parts.of(owner)] += claims
+        call.parts |= {part.name: part for part in by_part}
+        return list(by_part.items())
+
+    def settle(self, ticket: Ticket, nano_usd: int, tokens: int) -> None:
+        if ticket.is_settled:
+            return
+        ticket.is_settled = True
+        call = self._calls.pop(ticket.call_id, None)
+        if call is None:
+            return
+        if not (call.claims or call.charged or call.has_parallel):
+            return
+        call.nano_usd, call.tokens = nano_usd, tokens
+        self._ended[ticket.call_id] = call
+        self._spawn(self._settle(ticket.call_id, call))
+
+    async def _settle(self, call_id: str, call: CallHere) -> None:
+        """Tried again with each beat until it is done."""
+        if not call.is_held and (call.nano_usd or call.tokens):
+            for part, claims in await self._parts_of(call):
+                part.check(await self._ask_to_hold(part, call.ticket, claims, part.epoch))
+            call.is_held = True
+        asked = []
+        for part in call.parts.values():
+            if not part.epoch:
+                raise LedgerAway("it is being read from the books")
+            corrections: list[Argument] = []
+            for where, gate in call.charged:
+                used = call.tokens if gate.kind == "t" else 0
+                if where is part and used != gate.amount:
+                    corrections += [gate.bucket, gate.rate, used - gate.amount]
+            arguments = (call_id, call.nano_usd, call.tokens, *corrections)
+            asked.append((part, self._ask(part, "settle", *arguments)))
+        for part, answer in asked:
+            part.check(await answer)
+            call.parts.pop(part.name, None)
+        if not call.parts:
+            self._ended.pop(call_id, None)
+
+    def _ask(self, part: Part, name: str, *arguments: Argument) -> Future[Any]:
+        return self.wire().ask(script(name), part.key, [part.epoch, self.process, *arguments])
+
+    def _ask_to_hold(self, part: Part, ticket: Ticket, claims: list[Claim], epoch: str = "") -> Future[Any]:
+        """`epoch`: one that is still closed, to hold whatever was spent."""
+        arguments: list[Argument] = [epoch or part.epoch, self.process, ticket.call_id, ticket.at_us, int(bool(epoch))]
+        for claim in claims:
+            is_whole = part.began_us < claim.start_us and 0 < claim.from_us <= claim.start_us
+            arguments += [
+                account_of(claim),
+                claim.end_us // 1_000_000 + DAY_S,
+                "" if claim.limit is None else claim.limit,
+                claim.amount,
+                int(claim.budget.in_tokens),
+                int(is_whole),
+            ]
+        return self.wire().ask(script("hold"), part.key, arguments)
+
+    async def _place_again(self, part: Part, epoch: str) -> None:
+        """A new epoch knows nothing: hold what this process has under way. What has ended is in the books, from which
+        the epoch begins."""
+        self._books.forget(part)
+        for call_id, call in list(self._ended.items()):
+            call.parts.pop(part.name, None)
+            if not call.parts:
+                del self._ended[call_id]
+        asked = [
+            self._ask_to_hold(part, call.ticket, claims, epoch)
+            for call in self._calls.values()
+            if call.is_held
+            for owner, claims in call.claims.items()
+            if self.parts.name_of(owner) == part.name
+        ]
+        for answer in asked:
+            await answer
+
+    async def _sign_on(self, part: Part, epoch: str) -> None:
+        """Before anything is held: what a process holds that has no lease would be nobody's when it dies."""
+        await self.wire().ask(script("beat"), part.key, [epoch, self.process, LEASE_US])
+
+    # --- beside the calls -------------------------------------------------------------------------------------------
+    async def _connect(self) -> None:
+        if self._wire is None:
+            self._wire = await open_wire(self._url, self.parts.close_all)
+
+    async def _keep_beating(self) -> None:
+        while True:
+            await asyncio.sleep(BEAT_S)
+            try:
+                await self._beat()
+            except LedgerAway:
+                continue
+            except Exception:
+                logger.exception("the upkeep of the ledger failed; it goes on")
+
+    async def _beat(self) -> None:
+        await self._connect()
+        for call_id, call in list(self._ended.items()):
+            await self._settle(call_id, call)
+        for part in list(self.parts.known.values()):
+            if not part.epoch:
+                await self.parts.open(part)
+            _, ids, dead, *waits = await self.ask("beat", part, LEASE_US)
+            for key_id, wait_us in zip(waits[::2], waits[1::2], strict=True):
+                self.waits.set(int(key_id), int(wait_us) * NS_PER_US)
+            await self._release_strays(part, {call_id.decode() for call_id in ids})
+            if dead:
+                await self._dead.settle(part, dead.decode())
+        await self._books.read_again()
+
+    async def _release_strays(self, part: Part, there: set[str]) -> None:
+        """A script that was asked when the line broke may have run after its call was given up: what Redis has and we
+        have not, two beats long, is given back."""
+        unknown = there - self._calls.keys() - self._ended.keys()
+        for call_id in unknown & self._strays.get(part.name, set()):
+            await self.ask("settle", part, call_id, 0, 0)
+        self._strays[part.name] = unknown
+
+    def _spawn(self, step: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(_quietly(step))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def account_of(claim: Claim) -> str:
+    return f"{claim.budget.id}:{claim.start_us}"
+
+
+def _gates(limit: LimitSpec, client_ip: str, tokens: int) -> list[Gate]:
+    bucket = limit.name if limit.owner else f"{limit.name}/{client_ip}"
+    gates = []
+    if limit.parallel is not None:
+        gates.append(Gate("p", f"{bucket}/p", limit.parallel, 1, limit.whose))
+    if limit.requests is not None:
+        if limit.per_key and limit.requests:
+            gates.append(Gate("f", bucket, limit.requests, 1, limit.whose))
+        gates.append(Gate("r", f"{bucket}/r", limit.requests, 1, limit.whose))
+    if limit.tokens is not None:
+        gates.append(Gate("t", f"{bucket}/t", limit.tokens, min(tokens, limit.tokens), limit.whose))
+    return gates
+
+
+WHAT = {"p": "parallel", "f": "requests", "r": "requests", "t": "tokens"}
+
+
+def _read(ticket: Ticket, gates: list[Gate], said: list[Any]) -> Refused | None:
+    """Notes how the buckets stand."""
+    refused, wait_us, *used = said
+    for gate, used_us in zip(gates, map(int, used), strict=True):
+        if gate.kind in "rt":
+            if gate.kind == "r":
+                ticket.requests = tightest(ticket.requests, gate.rate, used_us * NS_PER_US)
+            else:
+                ticket.tokens = tightest(ticket.tokens, gate.rate, used_us * NS_PER_US)
+    if not refused:
+        return None
+    gate = gates[refused - 1]
+    return Refused(WHAT[gate.kind], gate.whose, gate.rate, int(wait_us) * NS_PER_US)
+
+
+async def _quietly(step: Coroutine[Any, Any, None]) -> None:
+    """What fails for want of Redis is done later."""
+    try:
+        await step
+    except LedgerAway:
+        return

@@ -1,0 +1,240 @@
+"""What was spent of budgets, by the books: sums by hour where they are up to date, events where they are not yet.
+
+So it says what the journal has brought into the database by now. What is under way only the ledger knows.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+from django.db.models import BigIntegerField, F, Q, QuerySet, Sum, Value
+from django.db.models.functions import Cast
+from django.utils import timezone
+
+from accounts.time_ids import EPOCH, MICROSECOND, id_range
+from usage.models import Adjustment, Budget, DirtyDay, DirtyHour, MoneySettings, Rollup, TopUp, UsageEvent
+from usage.rollups import floor_day
+from usage.windows import Window, window_at
+
+HOUR = timedelta(hours=1)
+# Clocks differ: an event may bear a time of the near future.
+AHEAD = timedelta(hours=1)
+OWNERS_AT_ONCE = 500
+# SQLite takes 500 statements in a union.
+SPANS_AT_ONCE = 200
+
+COLUMNS = {"team": "team_id", "user": "user_id", "key": "key_id"}
+
+
+class Spent(NamedTuple):
+    """Nano-USD (unpriced calls cost nothing) and tokens, prompt and completion."""
+
+    nano_usd: int = 0
+    tokens: int = 0
+
+    def of(self, unit: str) -> int:
+        return self.nano_usd if unit == Budget.Unit.USD else self.tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """`spent` and `limit` (with top-ups) in the budget's unit: nano-USD or tokens."""
+
+    budget: Budget
+    window: Window
+    spent: int
+    limit: int
+
+    @property
+    def left(self) -> int:
+        return max(self.limit - self.spent, 0)
+
+
+def standings(budgets: Iterable[Budget], now: datetime | None = None) -> list[Standing]:
+    """How each budget stands in its window of `now`, in the order given. A few queries, however many."""
+    budgets, now = list(budgets), now or timezone.now()
+    zone = default_zone()
+    windows = [window_of(budget, now, zone) for budget in budgets]
+    spent = spent_in(list(zip(budgets, windows, strict=True)), now + AHEAD)
+    top_ups = top_ups_of(budgets, windows)
+    return [
+        Standing(budget, window, spent[index], max(budget.limit + top_ups[index], 0))
+        for index, (budget, window) in enumerate(zip(budgets, windows, strict=True))
+    ]
+
+
+def default_zone() -> str:
+    """The installation's time zone, for budgets that name none."""
+    zone: str = MoneySettings.objects.values_list("timezone", flat=True).first() or "UTC"
+    return zone
+
+
+def window_of(budget: Budget, at: datetime, zone: str) -> Window:
+    return window_at(budget.per, budget.timezone or zone, at, budget.counts_from)
+
+
+def top_ups_of(budgets: Sequence[Budget], windows: Sequence[Window]) -> list[int]:
+    """What was given in addition for each of these windows."""
+    given: dict[int, list[tuple[datetime, int]]] = defaultdict(list)
+    oldest = min((window.start for window in windows), default=None)
+    if oldest is not None:
+        rows = TopUp.objects.filter(budget__in=[budget.pk for budget in budgets], window_start__gte=oldest)
+        for budget_id, start, amount in rows.values_list("budget_id", "window_start", "amount"):
+            given[budget_id].append((start, amount))
+    return [
+        sum(
+            amount
+            for start, amount in given[budget.pk]
+            if window.start <= start and (window.end is None or start < window.end)
+        )
+        for budget, window in zip(budgets, windows, strict=True)
+    ]
+
+
+def spent_in(wanted: Sequence[tuple[Budget, Window]], until: datetime) -> list[int]:
+    """What was spent of each budget from the start of the window up to `until`, in the budget's unit."""
+    groups: dict[tuple[str, datetime], list[int]] = defaultdict(list)
+    for index, (budget, window) in enumerate(wanted):
+        groups[budget.scope, window.start].append(index)
+    asked: list[tuple[Span, list[int]]] = []
+    for (scope, start), indexes in groups.items():
+        for first in range(0, len(indexes), OWNERS_AT_ONCE):
+            some = indexes[first : first + OWNERS_AT_ONCE]
+            asked.append((Span(scope, start, {wanted[index][0].owner_id for index in some}), some))
+    spent = [0] * len(wanted)
+    for first in range(0, len(asked), SPANS_AT_ONCE):
+        part = asked[first : first + SPANS_AT_ONCE]
+        for sums, (_, indexes) in zip(_sums([span for span, _ in part], until), part, strict=True):
+            for index in indexes:
+                budget = wanted[index][0]
+                found = sums.get((budget.owner_id, budget.model)) if budget.model else _total(sums, budget.owner_id)
+                spent[index] = (found or Spent()).of(budget.unit)
+    return spent
+
+
+def spent_until(wanted: Sequence[tuple[Budget, int, int]]) -> list[int]:
+    """The same for spans of their own: from the start of the window up to a moment in it, unix microseconds."""
+    by_end: dict[int, list[int]] = defaultdict(list)
+    for index, (_, _, until_us) in enumerate(wanted):
+        by_end[until_us].append(index)
+    spent = [0] * len(wanted)
+    for until_us, indexes in by_end.items():
+        windows = [(wanted[index][0], Window(EPOCH + wanted[index][1] * MICROSECOND, None)) for index in indexes]
+        for index, amount in zip(indexes, spent_in(windows, EPOCH + until_us * MICROSECOND), strict=True):
+            spent[index] = amount
+    return spent
+
+
+Sums = dict[tuple[int | None, str], Spent]
+
+
+def _total(sums: Sums, owner: int | None) -> Spent:
+    found = [spent for (of, _), spent in sums.items() if of == owner]
+    return Spent(sum(spent.nano_usd for spent in found), sum(spent.tokens for spent in found))
+
+
+class Span(NamedTuple):
+    """Whose spending is asked for, and from when."""
+
+    scope: str
+    start: datetime
+    owners: set[int | None]
+
+
+def _sums(spans: Sequence[Span], until: datetime) -> list[Sums]:
+    """For each span, by owner (None: the installation) and model. Five queries for all of them: budgets without an end
+    begin each at a moment of its own.
+
+    Whole hours that are up to date come from rollups, all else from events: the hours at both ends, and those to which
+    events were added since they were rolled up."""
+    sums: list[Sums] = [{} for _ in spans]
+    rolled_up, events, adjustments, too_old = [], [], [], []
+    whole_until = _hour_of(until)
+    dirty = _dirty_hours(min((_next_hour(span.start) for span in spans), default=whole_until), whole_until)
+    for number, span in enumerate(spans):
+        whole_from = _next_hour(span.start)
+        hours = [hour for hour in dirty if hour >= whole_from]
+        parts = [(hour, hour + HOUR) for hour in hours]
+        if whole_from >= whole_until:
+            parts = [(span.start, until)]
+        else:
+            parts += [(span.start, whole_from), (whole_until, until)]
+            rollups = Rollup.objects.filter(grain=Rollup.Grain.HOUR, start__gte=whole_from, start__lt=whole_until)
+            rolled_up.append(_grouped(rollups.exclude(start__in=hours), number, span, "cost_nano_usd", tokens=True))
+        within = Q()
+        for since, before in joined(parts):
+            low, high = id_range(since, before)
+            within |= Q(pk__gte=low, pk__lt=high)
+        if within:
+            of_events, of_adjustments = UsageEvent.objects.filter(within), Adjustment.objects.filter(within)
+            events.append(_grouped(of_events, number, span, "cost_nano_usd", tokens=True))
+            adjustments.append(_grouped(of_adjustments, number, span, "delta_nano_usd"))
+        touched = {_hour_of(since) for since, before in parts if since < before}
+        old = too_old_to_be_kept(span.start, until, touched)
+        too_old.append(_grouped(old, number, span, "cost_nano_usd", tokens=True))
+    for queries in (rolled_up, events, adjustments, too_old):
+        _add_all(sums, queries)
+    return sums
+
+
+def _dirty_hours(start: datetime, end: datetime) -> list[datetime]:
+    dirty = DirtyHour.objects.filter(marks__gt=F("rolled_up"), hour__gte=start, hour__lt=end)
+    return list(dirty.values_list("hour", flat=True))
+
+
+def too_old_to_be_kept(start: datetime, until: datetime, touched: set[datetime]) -> QuerySet[Rollup]:
+    """What stands for events that were deleted in hours that are read from events, and for hours that were deleted. An
+    hour or a day at the edge counts whole: rather too much was spent than too little."""
+    days = DirtyDay.objects.filter(hours_deleted=True, day__gte=floor_day(start), day__lt=until).values("day")
+    in_hours = Q(grain=Rollup.Grain.PRUNED, start__in=touched) & ~Q(start__in=days)
+    return Rollup.objects.filter(in_hours | Q(grain=Rollup.Grain.DAY, start__in=days))
+
+
+def joined(spans: Sequence[tuple[datetime, datetime]]) -> list[tuple[datetime, datetime]]:
+    """The same time in as few spans as will do: after an outage there may be hundreds of hours in a row."""
+    found: list[tuple[datetime, datetime]] = []
+    for start, end in sorted(spans):
+        if start >= end:
+            continue
+        if found and start <= found[-1][1]:
+            found[-1] = (found[-1][0], max(end, found[-1][1]))
+        else:
+            found.append((start, end))
+    return found
+
+
+def _grouped(rows: QuerySet[Any], number: int, span: Span, cost: str, *, tokens: bool = False) -> QuerySet[Any, Any]:
+    """Rows of `number`, owner, model, cost and tokens."""
+    column = COLUMNS.get(span.scope)
+    if column:
+        rows = rows.filter(**{f"{column}__in": span.owners})
+    big = BigIntegerField()
+    owner = F(column) if column else Cast(Value(None), big)
+    used = Sum(F("prompt_tokens") + F("completion_tokens"), default=0) if tokens else Value(0, big)
+    named = rows.order_by().values(number=Value(number, big), owner=owner, of_model=F("model"))
+    found: QuerySet[Any, Any] = named.annotate(cost=Sum(cost, default=0), used=used)
+    return found.values_list("number", "owner", "of_model", "cost", "used")
+
+
+def _add_all(sums: list[Sums], queries: list[QuerySet[Any, Any]]) -> None:
+    """What all of these find, in one go."""
+    if not queries:
+        return
+    rows = queries[0].union(*queries[1:], all=True) if queries[1:] else queries[0]
+    for number, owner, model, cost, tokens in rows:
+        before = sums[number].get((owner, model), Spent())
+        # The sum of bigints is a numeric on PostgreSQL.
+        sums[number][owner, model] = Spent(before.nano_usd + int(cost), before.tokens + int(tokens))
+
+
+def _hour_of(moment: datetime) -> datetime:
+    return moment - (moment - EPOCH) % HOUR
+
+
+def _next_hour(moment: datetime) -> datetime:
+    """`moment` itself if it is a whole hour."""
+    return moment + (EPOCH - moment) % HOUR
