@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zoneinfo
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -95,3 +96,13 @@ def test_moment_lies_in_its_window_and_the_end_in_another_or_the_same(per: str, 
 def test_unknown_zone_is_told(zone: str) -> None:
     with pytest.raises(UnknownZone):
         window_at("day", zone, utc("2026-11-21 00:00"), EPOCH)
+
+
+def test_zones_are_known_on_a_machine_that_has_none() -> None:
+    """As in a slim container image: then they come from the tzdata package."""
+    before = zoneinfo.TZPATH
+    zoneinfo.reset_tzpath([])
+    try:
+        assert zoneinfo.ZoneInfo.no_cache("Europe/Berlin").utcoffset(datetime(2026, 7, 1)) == timedelta(hours=2)
+    finally:
+        zoneinfo.reset_tzpath(before)
