@@ -27,6 +27,8 @@ from gateway_project.tests.gateway_process import BACKENDS, GatewayProcess, Gate
 from gateway_project.tests.upstream import Upstream
 
 if TYPE_CHECKING:
+    from pytest_django import DjangoDbBlocker
+
     from accounts.models import Team, User
 
 GatewayOn = Callable[[str], GatewayProcess]
@@ -49,6 +51,20 @@ def _quick_passwords() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(PBKDF2PasswordHasher, "iterations", 1000)
+        yield
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
+    """The test database; tests that commit to it leave it to the next one as it was."""
+    from django.test import TransactionTestCase
+
+    from gateway_project.tests.as_migrated import AsMigrated
+
+    with pytest.MonkeyPatch.context() as patch:
+        with django_db_blocker.unblock():
+            as_migrated = AsMigrated()
+        patch.setattr(TransactionTestCase, "_fixture_teardown", lambda test: as_migrated.restore())
         yield
 
 
