@@ -22,8 +22,9 @@ help: ## Show this list
 run: $(INSTALLED) ## Start the gateway on http://127.0.0.1:8000 (PORT=9000 make run moves it); Ctrl-C stops it
 	@$(BIN)/python manage.py up
 
+# What is compiled is kept, whatever the environment says: tests start dozens of processes.
 test: $(INSTALLED_DEV) ## Run the whole test suite; a part of it: ARGS="-k apply"
-	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(INSTALLED_DEV) ## Look for mistakes: ruff, mypy, bandit
 	@$(BIN)/python -m pip --disable-pip-version-check check

@@ -15,6 +15,7 @@ gateway_project/tests/clients.py.
 from __future__ import annotations
 
 import gc
+import os
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -37,6 +38,18 @@ FreshGateway = Callable[..., GatewayProcess]
 
 # Thousands of tests are made at the start, and nothing of them is garbage: to look for some takes as long again.
 gc.disable()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: tests wait a good part of their time, for other processes and for patience to end."""
+    return (os.cpu_count() or 1) + 1
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first: a worker that begins one when the others are done would keep them all waiting."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 def pytest_collection_finish() -> None:
