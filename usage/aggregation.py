@@ -122,7 +122,8 @@ def _events_statement(by: tuple[str, ...]) -> str:
 @cache
 def _adjustments_statement(by: tuple[str, ...]) -> str:
     """Rows of `by`, the change of the cost, and how many calls got a price by it."""
-    return _grouped("usage_adjustment", [_column(name) for name in by], [_sum("delta_nano_usd"), _sum("priced_calls")])
+    sums = [sum_of("delta_nano_usd"), sum_of("priced_calls")]
+    return _grouped("usage_adjustment", [_column(name) for name in by], sums)
 
 
 def _grouped(table: str, columns: list[str], sums: list[str]) -> str:
@@ -137,9 +138,11 @@ def _column(name: str) -> str:
     return _EXPRESSIONS.get(name, name)
 
 
-def _sum(column: str) -> str:
+def sum_of(column: str, where: str = "") -> str:
+    """In SQL; of the rows for which `where` holds."""
+    only = f" FILTER (WHERE {where})" if where else ""
     # The sum of bigints is a numeric on PostgreSQL, which would come as a Decimal.
-    return f"CAST(coalesce(sum({column}), 0) AS bigint)"
+    return f"CAST(coalesce(sum({column}){only}, 0) AS bigint)"
 
 
 def _bucket_of(column: str) -> str:
@@ -160,7 +163,7 @@ _EXPRESSIONS = {
 _SUM_EXPRESSIONS = {
     "calls": "count(*)",
     "unpriced_calls": "count(*) FILTER (WHERE cost_nano_usd IS NULL)",
-    **{name: _sum(name) for name in ("prompt_tokens", "completion_tokens", "cost_nano_usd", "latency_us")},
+    **{name: sum_of(name) for name in ("prompt_tokens", "completion_tokens", "cost_nano_usd", "latency_us")},
 }
 
 
@@ -179,7 +182,7 @@ def add_up(source: Rollup.Grain, start: datetime, end: datetime, into: Rollup.Gr
 def _add_up_statement() -> str:
     columns = ", ".join(("grain", "start", *DIMENSIONS, *SUMS, *HISTOGRAMS))
     groups = ", ".join(DIMENSIONS)
-    sums = ", ".join([*map(_sum, SUMS), *map(_histogram_sum, HISTOGRAMS)])
+    sums = ", ".join([*map(sum_of, SUMS), *map(histogram_sum, HISTOGRAMS)])
     start = "CAST(%s AS timestamptz)" if connection.vendor == "postgresql" else "%s"
     return (
         f"INSERT INTO usage_rollup ({columns}) SELECT %s, {start}, {groups}, {sums} FROM usage_rollup "  # noqa: S608
@@ -187,10 +190,13 @@ def _add_up_statement() -> str:
     )
 
 
-def _histogram_sum(column: str) -> str:
+def histogram_sum(column: str, where: str = "") -> str:
+    """In SQL, as JSON; of the rows for which `where` holds."""
     if connection.vendor == "postgresql":
-        return f"jsonb_build_array({', '.join(_sum(f'({column}->>{n})::bigint') for n in range(histogram.BUCKETS))})"
-    return f"json_array({', '.join(f'sum(json_extract({column}, {n!r}))' for n in _SQLITE_PATHS)})"
+        calls = [sum_of(f"({column}->>{number})::bigint", where) for number in range(histogram.BUCKETS)]
+        return f"jsonb_build_array({', '.join(calls)})"
+    calls = [sum_of(f"json_extract({column}, {path!r})", where) for path in _SQLITE_PATHS]
+    return f"json_array({', '.join(calls)})"
 
 
 _SQLITE_PATHS = [f"$[{number}]" for number in range(histogram.BUCKETS)]

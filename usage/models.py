@@ -196,10 +196,53 @@ class Rollup(models.Model):
             models.Index(fields=["key_id", "grain", "start"], name="rollup_key"),
             models.Index(fields=["user_id", "grain", "start"], name="rollup_user"),
             models.Index(fields=["team_id", "grain", "start"], name="rollup_team"),
+            # What the dashboard shows of one model.
+            models.Index(fields=["model", "grain", "start"], name="rollup_model"),
         ]
 
     def __str__(self) -> str:
         return f"{self.grain} {self.start:%Y-%m-%d %H:%M}"
+
+
+class Subtotal(models.Model):
+    """The rollups of one hour or day added up by one dimension alone: a row per key, one per user, and so on, and one
+    of all calls. Whoever asks for one dimension only reads these: there are few, and they are narrow.
+
+    Written with the rollups that they are sums of, in the same transaction (usage.subtotals), so they always agree.
+    """
+
+    class Dimension(models.TextChoices):
+        ALL = "all", "All calls"
+        KEY = "key", "API key"
+        USER = "user", "User"
+        TEAM = "team", "Team"
+        MODEL = "model", "Model"
+        PROVIDER = "provider", "Provider"
+
+    pk = models.CompositePrimaryKey("grain", "dimension", "start", "member")
+    grain = models.CharField(max_length=8, help_text="Length of the period: hour or day.")
+    dimension = models.CharField(max_length=8, choices=Dimension, help_text="What it is split by.")
+    start = models.DateTimeField(help_text="Start of the period (UTC).")
+    member = models.CharField(
+        max_length=200, blank=True, help_text="Id or name. Empty: calls that belong to none, or all calls."
+    )
+    calls = models.BigIntegerField(help_text="Number of calls.")
+    refused = models.BigIntegerField(help_text="Of these, refused: the caller's fault.")
+    failed = models.BigIntegerField(help_text="Of these, failed: ours or the provider's fault.")
+    abandoned = models.BigIntegerField(help_text="Of these, abandoned by the client.")
+    unpriced_calls = models.BigIntegerField(help_text="Calls whose cost is not known.")
+    prompt_tokens = models.BigIntegerField(help_text="Tokens sent.")
+    completion_tokens = models.BigIntegerField(help_text="Tokens produced.")
+    cost_nano_usd = models.BigIntegerField(help_text="Cost of the priced calls, nano-USD.")
+    # A list of integers as JSON, but as text: as jsonb the two of them are most of the row.
+    latency_histogram = models.TextField(help_text="Answered calls per latency bucket (usage.histogram).")
+    first_byte_histogram = models.TextField(help_text="Answered calls per bucket of time to first byte.")
+
+    class Meta:
+        indexes = [models.Index(fields=["dimension", "member", "grain", "start"], name="subtotal_member")]
+
+    def __str__(self) -> str:
+        return f"{self.grain} {self.start:%Y-%m-%d %H:%M}, {self.dimension} {self.member}"
 
 
 class Rerating(models.Model):

@@ -182,10 +182,14 @@ def _within(latencies: Latencies, which: str) -> str:
 
 
 def _sampled(found: Report) -> str:
-    """How many of the answered calls the latencies are of; "" when of all."""
-    total = found.total
-    answered = total.calls - total.errors - total.abandoned
-    return share(found.latencies.calls, answered) if found.latencies.calls < answered else ""
+    """How many of the answered calls the latencies are of, at least, in the figures and the table; "" when of all."""
+    of_all = found.latencies.calls, found.total.answered
+    of_lines = (
+        sum(line.latencies.calls for line in found.lines),
+        sum(line.sums.answered for line in found.lines),
+    )
+    calls, answered = min(of_all, of_lines, key=lambda pair: pair[0] / (pair[1] or 1))
+    return share(calls, answered) if calls < answered else ""
 
 
 def chart(found: Report, shown_in: Currency) -> Chart:

@@ -1,17 +1,18 @@
-"""Sums over any time, filtered and grouped: what the dashboard shows. From rollups only: the time it takes depends on
-how many keys, models and days there are, not on how many calls.
+"""Sums over any time, filtered and grouped: what the dashboard shows. From sums by hour and day only: the time it takes
+depends on how many keys, models and days there are, not on how many calls.
 
-The database adds up the figures. Latency histograms are added up here, so only so many of them are read: the busiest
-rollups first. `Latencies.calls` says how many calls that covers.
+Where one dimension is enough, as when nothing is filtered, from subtotals; else from rollups, which have all dimensions
+and are many more. The database adds up the figures. Latency histograms are added up here, so only so many of them are
+read: the busiest first. `Latencies.calls` says how many calls that covers.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, date, datetime, timedelta
-from operator import add
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, Protocol
 
 import orjson
 from django.db.models import Case, F, IntegerField, Q, QuerySet, Sum, TextField, Value, When
@@ -19,9 +20,9 @@ from django.db.models.functions import Cast
 from django.utils import timezone
 
 from accounts.models import ApiKey, Team, User
-from usage import forecast, histogram
+from usage import forecast, histogram, subtotals
 from usage.forecast import Forecast
-from usage.models import Rollup
+from usage.models import Rollup, Subtotal
 
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
@@ -39,7 +40,7 @@ Measure = Literal["spend", "tokens", "calls", "errors"]
 COLUMNS: dict[str, str] = {
     "team": "team_id", "user": "user_id", "key": "key_id", "model": "model", "provider": "provider", "time": "start"
 }  # fmt: skip
-OF_ROWS = ("team", "user", "key")  # the others are known by their name
+OF_ROWS = subtotals.OF_ROWS
 # In a filter: calls that belong to no team, user or key. No row has this id.
 NOBODY = 0
 
@@ -66,6 +67,10 @@ class Sums:
         return self.refused + self.failed
 
     @property
+    def answered(self) -> int:
+        return self.calls - self.errors - self.abandoned
+
+    @property
     def tokens(self) -> int:
         return self.prompt_tokens + self.completion_tokens
 
@@ -84,10 +89,6 @@ class Latencies:
 
     total: list[int] = field(default_factory=histogram.empty)
     first_byte: list[int] = field(default_factory=histogram.empty)
-
-    def add(self, total: Sequence[int], first_byte: Sequence[int]) -> None:
-        self.total = list(map(add, self.total, total))
-        self.first_byte = list(map(add, self.first_byte, first_byte))
 
     @property
     def calls(self) -> int:
@@ -123,9 +124,15 @@ class Selection:
     def starts(self) -> list[datetime]:
         return [self.start + index * self.step for index in range((self.end - self.start) // self.step)]
 
-    def rollups(self) -> QuerySet[Rollup]:
-        grain = Rollup.Grain.HOUR if self.by_hour else Rollup.Grain.DAY
-        return _filtered(self.filters).filter(grain=grain, start__gte=self.start, start__lt=self.end)
+    @property
+    def grain(self) -> Rollup.Grain:
+        return Rollup.Grain.HOUR if self.by_hour else Rollup.Grain.DAY
+
+    @property
+    def member(self) -> _Member | None:
+        """Whose subtotals are those of all calls selected, where no other dimension is asked for; None where one is."""
+        member = _member(self.filters)
+        return member if not self.filters or (member and self.group in ("time", member.dimension)) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,17 +162,18 @@ class Report:
 
 def report(selection: Selection, rows: int = ROWS) -> Report:
     """Four queries, three without groups to name."""
+    source: _Source = _OfSubtotals(selection, selection.member) if selection.member else _OfRollups(selection)
     by_time = selection.group == "time"
-    ranked = [] if by_time else _ranked(selection, rows + 1)
+    ranked = [] if by_time else source.ranked(rows + 1)
     more = len(ranked) > rows
     ranked = ranked[:rows]
-    points = _points(selection, [group for group, _ in ranked[:CHARTED]])
+    points = source.points([group for group, _ in ranked[:CHARTED]])
     total = _sum(sums for point in points.values() for sums in point)
     if by_time:
         ranked = [(start, _sum(points[start])) for start in reversed(selection.starts)]
         ranked = [(start, sums) for start, sums in ranked if sums.calls or sums.cost_nano_usd]
     groups = [group for group, _ in ranked]
-    latencies, whole = _latencies(selection, set(groups))
+    latencies, whole = source.latencies(groups)
     names = {} if by_time else names_of(selection.group, groups)
     lines = [Line(group, names.get(group, ""), sums, latencies.get(group, Latencies())) for group, sums in ranked]
     others = _sum([total])
@@ -179,7 +187,9 @@ def spend_forecast(filters: Mapping[str, int | str]) -> Forecast | None:
     """Of this month, by its days so far (one query)."""
     today = timezone.now().astimezone(UTC).date()
     first = datetime(today.year, today.month, 1, tzinfo=UTC)
-    days = _filtered(filters).filter(grain=Rollup.Grain.DAY, start__gte=first, start__lt=first + LONGEST)
+    member = _member(filters)
+    days: QuerySet[Any] = member.subtotals(Rollup.Grain.DAY) if member else _filtered(filters, Rollup.Grain.DAY)
+    days = days.filter(start__gte=first, start__lt=first + LONGEST).order_by()
     spent: dict[date, int] = {}
     for start, cost in days.values_list("start").annotate(Sum("cost_nano_usd")):
         spent[start.astimezone(UTC).date()] = int(cost)
@@ -209,22 +219,40 @@ _NAMED: dict[str, Any] = {
 }
 
 
-# --- queries --------------------------------------------------------------------------------------------------------
-def _filtered(filters: Mapping[str, int | str]) -> QuerySet[Rollup]:
-    rollups = Rollup.objects.all()
-    for dimension, value in filters.items():
-        nobody = dimension in OF_ROWS and value == NOBODY
-        rollups = rollups.filter(**{COLUMNS[dimension]: None if nobody else value})
-    return rollups
+# --- where it is read from ------------------------------------------------------------------------------------------
+class _Member(NamedTuple):
+    """One team, user, key, model or provider, or all calls, as subtotals have them."""
+
+    dimension: str
+    member: str
+
+    def subtotals(self, grain: Rollup.Grain) -> QuerySet[Subtotal]:
+        return subtotals.of(self.dimension, grain).filter(member=self.member)
 
 
-def _sums_of() -> dict[str, Sum]:
-    """Under other names than the columns': a later sum would take the earlier one for its column."""
-    outcomes = {f"sum_{name}": Sum("calls", filter=Q(outcome=name), default=0) for name in _OUTCOMES}
-    errors = Sum("calls", filter=Q(outcome__in=("refused", "failed")), default=0)
-    tokens = Sum(F("prompt_tokens") + F("completion_tokens"))
-    plain = {f"sum_{name}": Sum(name) for name in _PLAIN}
-    return {**plain, **outcomes, "sum_tokens": tokens, "sum_errors": errors}
+def _member(filters: Mapping[str, int | str]) -> _Member | None:
+    """That these filters leave; None where there are several."""
+    if not filters:
+        return _Member(Subtotal.Dimension.ALL, "")
+    (dimension, value), *more = filters.items()
+    return None if more else _Member(dimension, subtotals.member(value))
+
+
+class _Source(Protocol):
+    """To be asked in this order."""
+
+    def ranked(self, rows: int) -> list[tuple[Any, Sums]]:
+        """The groups that used the most by the selection's measure."""
+
+    def points(self, charted: Sequence[Any]) -> dict[datetime, list[Sums]]:
+        """For each start, quiet ones too: the sums of the charted groups, in their order, and of everybody else."""
+
+    def latencies(self, groups: Sequence[Any]) -> tuple[dict[Any, Latencies], Latencies]:
+        """Of these groups, and of all calls."""
+
+
+def _ordered(selection: Selection, found: QuerySet[Any, Any], group: Any) -> QuerySet[Any, Any]:
+    return found.order_by(F(_MEASURED[selection.measure]).desc(), F("sum_calls").desc(), group.asc())
 
 
 _MEASURED: dict[Measure, str] = {
@@ -240,45 +268,126 @@ def _sums(row: Mapping[str, Any]) -> Sums:
     return Sums(**{name: int(row[f"sum_{name}"]) for name in _NAMES})
 
 
-def _ranked(selection: Selection, rows: int) -> list[tuple[Any, Sums]]:
-    found: QuerySet[Any, Any] = selection.rollups().values(group=F(COLUMNS[selection.group])).annotate(**_sums_of())
-    most = found.order_by(F(_MEASURED[selection.measure]).desc(), F("sum_calls").desc(), F("group").asc())
-    return [(row["group"], _sums(row)) for row in most[:rows]]
-
-
-def _points(selection: Selection, charted: Sequence[Any]) -> dict[datetime, list[Sums]]:
-    """For each start, quiet ones too: the sums of the charted groups, in their order, and of everybody else."""
-    column = COLUMNS[selection.group]
-    whens = [
-        When(**{column: group} if group is not None else {f"{column}__isnull": True}, then=Value(index))
-        for index, group in enumerate(charted)
-    ]
-    place = Case(*whens, default=Value(len(charted)), output_field=IntegerField())
-    points = {start: [Sums() for _ in range(len(charted) + 1)] for start in selection.starts}
-    for row in selection.rollups().values("start", place=place).annotate(**_sums_of()).order_by():
-        points[row["start"].astimezone(UTC)][row["place"]] = _sums(row)
-    return points
-
-
-def _latencies(selection: Selection, groups: set[Any]) -> tuple[dict[Any, Latencies], Latencies]:
-    """By group, for those given, and of all."""
-    column = COLUMNS[selection.group]
-    # Chosen by id first: else the database sorts all of them with their histograms. And as text: the ORM takes several
-    # times as long over JSON as over all the rest of the page.
-    busiest = selection.rollups().filter(outcome=Rollup.Outcome.OK).order_by("-calls", "-pk").values("pk")
-    texts = {"total": Cast("latency_histogram", TextField()), "first": Cast("first_byte_histogram", TextField())}
-    rows = Rollup.objects.filter(pk__in=busiest[:MAX_HISTOGRAMS]).annotate(**texts)
-    found: dict[Any, Latencies] = {}
-    for group, total, first_byte in rows.values_list(column, "total", "first"):
-        found.setdefault(group, Latencies()).add(orjson.loads(total), orjson.loads(first_byte))
-    whole = Latencies()
-    for part in found.values():
-        whole.add(part.total, part.first_byte)
-    return {group: part for group, part in found.items() if group in groups}, whole
-
-
 def _sum(parts: Iterable[Sums]) -> Sums:
     total = Sums()
     for part in parts:
         total.add(part)
     return total
+
+
+def _added(parts: Iterable[tuple[Sequence[int], Sequence[int]]]) -> Latencies:
+    """Pairs of histograms, bucket by bucket."""
+    parts = [(histogram.empty(), histogram.empty()), *parts]
+    total, first_byte = zip(*parts, strict=True)
+    return Latencies([*map(sum, zip(*total, strict=True))], [*map(sum, zip(*first_byte, strict=True))])
+
+
+# --- subtotals ------------------------------------------------------------------------------------------------------
+class _OfSubtotals:
+    """Of all calls selected, those of `whole`, there is a row for each start."""
+
+    def __init__(self, selection: Selection, whole: _Member) -> None:
+        self.selection, self.whole = selection, whole
+        self._latencies: dict[datetime, Latencies] = {}
+
+    def ranked(self, rows: int) -> list[tuple[Any, Sums]]:
+        dimension = self.selection.group
+        members = self._rows(Q(dimension=dimension))
+        if self.whole.dimension == dimension:
+            members = members.filter(member=self.whole.member)
+        plain = {f"sum_{name}": Sum(name) for name in _NAMES}
+        tokens, errors = Sum(F("prompt_tokens") + F("completion_tokens")), Sum(F("refused") + F("failed"))
+        found = members.values("member").annotate(**plain, sum_tokens=tokens, sum_errors=errors)
+        most = _ordered(self.selection, found, subtotals.group_expression(dimension))
+        return [(subtotals.group(dimension, row["member"]), _sums(row)) for row in most[:rows]]
+
+    def points(self, charted: Sequence[Any]) -> dict[datetime, list[Sums]]:
+        places = {subtotals.member(group): place for place, group in enumerate(charted)}
+        points = {start: [Sums() for _ in range(len(charted) + 1)] for start in self.selection.starts}
+        chosen = Q(dimension=self.whole.dimension, member=self.whole.member)
+        if places:
+            chosen |= Q(dimension=self.selection.group, member__in=list(places))
+        rows = self._rows(chosen).values_list("start", "dimension", "member", *subtotals.HISTOGRAMS, *_NAMES)
+        for start, dimension, member, total, first_byte, *figures in rows:
+            at, sums = start.astimezone(UTC), Sums(*figures)
+            if (dimension, member) == self.whole:
+                points[at][-1].add(sums)
+                self._latencies[at] = Latencies(orjson.loads(total), orjson.loads(first_byte))
+            if dimension == self.selection.group:
+                points[at][places[member]] = sums
+                points[at][-1].add(sums, -1)
+        return points
+
+    def latencies(self, groups: Sequence[Any]) -> tuple[dict[Any, Latencies], Latencies]:
+        whole = _added((each.total, each.first_byte) for each in self._latencies.values())
+        if self.selection.group == "time":
+            return self._latencies, whole
+        dimension = self.selection.group
+        members = [subtotals.member(group) for group in groups]
+        busiest = self._rows(Q(dimension=dimension, member__in=members)).order_by("-calls", "-start", "member")
+        parts: dict[str, list[tuple[Any, Any]]] = defaultdict(list)
+        for member, *texts in busiest.values_list("member", *subtotals.HISTOGRAMS)[:MAX_HISTOGRAMS]:
+            parts[member].append((orjson.loads(texts[0]), orjson.loads(texts[1])))
+        return {subtotals.group(dimension, member): _added(some) for member, some in parts.items()}, whole
+
+    def _rows(self, chosen: Q) -> QuerySet[Subtotal]:
+        """Of the time."""
+        selection = self.selection
+        within = Q(grain=selection.grain, start__gte=selection.start, start__lt=selection.end)
+        return Subtotal.objects.filter(chosen & within)
+
+
+# --- rollups --------------------------------------------------------------------------------------------------------
+class _OfRollups:
+    def __init__(self, selection: Selection) -> None:
+        self.selection = selection
+        self.column = COLUMNS[selection.group]
+
+    def ranked(self, rows: int) -> list[tuple[Any, Sums]]:
+        found: QuerySet[Any, Any] = self._rows().values(group=F(self.column)).annotate(**_sums_of())
+        return [(row["group"], _sums(row)) for row in _ordered(self.selection, found, F("group"))[:rows]]
+
+    def points(self, charted: Sequence[Any]) -> dict[datetime, list[Sums]]:
+        whens = [
+            When(**{self.column: group} if group is not None else {f"{self.column}__isnull": True}, then=Value(index))
+            for index, group in enumerate(charted)
+        ]
+        place = Case(*whens, default=Value(len(charted)), output_field=IntegerField())
+        points = {start: [Sums() for _ in range(len(charted) + 1)] for start in self.selection.starts}
+        for row in self._rows().values("start", place=place).annotate(**_sums_of()).order_by():
+            points[row["start"].astimezone(UTC)][row["place"]] = _sums(row)
+        return points
+
+    def latencies(self, groups: Sequence[Any]) -> tuple[dict[Any, Latencies], Latencies]:
+        # Chosen by id first: else the database sorts all of them with their histograms. And as text: the ORM takes
+        # several times as long over JSON as over all the rest of the page.
+        busiest = self._rows().filter(outcome=Rollup.Outcome.OK).order_by("-calls", "-pk").values("pk")
+        texts = {"total": Cast("latency_histogram", TextField()), "first": Cast("first_byte_histogram", TextField())}
+        rows = Rollup.objects.filter(pk__in=busiest[:MAX_HISTOGRAMS]).annotate(**texts)
+        parts: dict[Any, list[tuple[Any, Any]]] = defaultdict(list)
+        for group, total, first_byte in rows.values_list(self.column, "total", "first"):
+            parts[group].append((orjson.loads(total), orjson.loads(first_byte)))
+        whole = _added(part for some in parts.values() for part in some)
+        return {group: _added(parts[group]) for group in groups if group in parts}, whole
+
+    def _rows(self) -> QuerySet[Rollup]:
+        selection = self.selection
+        found = _filtered(selection.filters, selection.grain)
+        return found.filter(start__gte=selection.start, start__lt=selection.end)
+
+
+def _filtered(filters: Mapping[str, int | str], grain: Rollup.Grain) -> QuerySet[Rollup]:
+    rollups = Rollup.objects.filter(grain=grain)
+    for dimension, value in filters.items():
+        nobody = dimension in OF_ROWS and value == NOBODY
+        rollups = rollups.filter(**{COLUMNS[dimension]: None if nobody else value})
+    return rollups
+
+
+def _sums_of() -> dict[str, Sum]:
+    """Under other names than the columns': a later sum would take the earlier one for its column."""
+    outcomes = {f"sum_{name}": Sum("calls", filter=Q(outcome=name), default=0) for name in _OUTCOMES}
+    errors = Sum("calls", filter=Q(outcome__in=("refused", "failed")), default=0)
+    tokens = Sum(F("prompt_tokens") + F("completion_tokens"))
+    plain = {f"sum_{name}": Sum(name) for name in _PLAIN}
+    return {**plain, **outcomes, "sum_tokens": tokens, "sum_errors": errors}

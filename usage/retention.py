@@ -21,7 +21,7 @@ from django.db.models import F, Max
 from django.utils import timezone
 
 from accounts.time_ids import EPOCH, id_range
-from usage import aggregation
+from usage import aggregation, subtotals
 from usage.models import Adjustment, DirtyDay, DirtyHour, MoneySettings, Rollup, UsageEvent
 from usage.rollups import DAY, HOUR, MINUTES_KEPT, ROWS_AT_ONCE, floor_day, floor_hour, hours_of
 
@@ -165,5 +165,6 @@ def _prune_hours_of(day: datetime, pruned: Pruned) -> int:
             pruned.not_rolled_up += 1
             return 0
         _merge(day, day + DAY)
+        subtotals.remove(Rollup.Grain.HOUR, day, day + DAY)
         hours = Rollup.objects.filter(grain=Rollup.Grain.HOUR, start__gte=day, start__lt=day + DAY)
         return hours.delete()[0]

@@ -6,7 +6,7 @@ repeated, may be cut off anywhere and may run twice at the same time:
     1  read the hour's marks   every event of a transaction that made these marks is visible from now on
     2  aggregate               sees at least those events; holds no lock, so nobody who inserts waits for it
     3  in one transaction      mark the day; note the hour's marks as rolled up, unless another roll-up has noted as
-                               many; replace the rows
+                               many; replace the rows, and their subtotals
 
 Whoever inserts after 1 leaves more marks than 3 notes, and the hour stays dirty. A day is the sum of its hours and goes
 the same way, one level up: its marks are those that 3 makes.
@@ -27,7 +27,7 @@ from django.db.models import F
 from django.utils import timezone
 
 from accounts.time_ids import EPOCH, id_range
-from usage import aggregation
+from usage import aggregation, subtotals
 from usage.models import Adjustment, DirtyDay, DirtyHour, Rollup, UsageEvent
 from usage.services import mark_hours
 
@@ -90,6 +90,7 @@ def roll_up_hour(hour: datetime) -> None:
         if DirtyHour.objects.filter(hour=hour, rolled_up__lt=marks).update(rolled_up=marks) and rows:
             grains = (Rollup.Grain.HOUR, Rollup.Grain.MINUTE)
             _replace(Rollup.objects.filter(grain__in=grains, start__gte=hour, start__lt=hour + HOUR), rows)
+            subtotals.add_up(Rollup.Grain.HOUR, hour, hour + HOUR)
 
 
 def roll_up_day(day: datetime) -> None:
@@ -105,6 +106,7 @@ def roll_up_day(day: datetime) -> None:
         elif Rollup.objects.filter(grain=Rollup.Grain.HOUR, start__gte=day, start__lt=day + DAY).exists():
             before.delete()
             aggregation.add_up(Rollup.Grain.HOUR, day, day + DAY, into=Rollup.Grain.DAY)
+        subtotals.add_up(Rollup.Grain.DAY, day, day + DAY)
 
 
 def prune_minutes() -> None:

@@ -6,7 +6,7 @@ So it says what the journal has brought into the database by now. What is under 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ from django.db.models import BigIntegerField, F, Q, QuerySet, Sum, Value
 from django.db.models.functions import Cast
 from django.utils import timezone
 
-from accounts.time_ids import EPOCH, MICROSECOND, id_range
+from accounts.time_ids import EPOCH, MICROSECOND, first_id, id_range
 from usage.models import Adjustment, Budget, DirtyDay, DirtyHour, MoneySettings, Rollup, TopUp, UsageEvent
 from usage.rollups import floor_day
 from usage.windows import Window, window_at
@@ -97,6 +97,11 @@ def top_ups_of(budgets: Sequence[Budget], windows: Sequence[Window]) -> list[int
 
 def spent_in(wanted: Sequence[tuple[Budget, Window]], until: datetime) -> list[int]:
     """What was spent of each budget from the start of the window up to `until`, in the budget's unit."""
+    return _of_budgets(wanted, lambda spans: _sums(spans, until))
+
+
+def _of_budgets(wanted: Sequence[tuple[Budget, Window]], sums_of: Callable[[Sequence[Span]], list[Sums]]) -> list[int]:
+    """Asks together for budgets whose windows begin together. `sums_of`: what was spent in spans."""
     groups: dict[tuple[str, datetime], list[int]] = defaultdict(list)
     for index, (budget, window) in enumerate(wanted):
         groups[budget.scope, window.start].append(index)
@@ -108,7 +113,7 @@ def spent_in(wanted: Sequence[tuple[Budget, Window]], until: datetime) -> list[i
     spent = [0] * len(wanted)
     for first in range(0, len(asked), SPANS_AT_ONCE):
         part = asked[first : first + SPANS_AT_ONCE]
-        for sums, (_, indexes) in zip(_sums([span for span, _ in part], until), part, strict=True):
+        for sums, (_, indexes) in zip(sums_of([span for span, _ in part]), part, strict=True):
             for index in indexes:
                 budget = wanted[index][0]
                 found = sums.get((budget.owner_id, budget.model)) if budget.model else _total(sums, budget.owner_id)
@@ -117,16 +122,35 @@ def spent_in(wanted: Sequence[tuple[Budget, Window]], until: datetime) -> list[i
 
 
 def spent_until(wanted: Sequence[tuple[Budget, int, int]]) -> list[int]:
-    """The same for spans of their own: from the start of the window up to a moment in it, unix microseconds."""
+    """What a ledger that counts calls itself from a moment on has to add: what was spent from the start of the window
+    until that moment (both unix microseconds), and by how much re-ratings have changed the calls since, which it has
+    counted at what they cost then."""
     by_end: dict[int, list[int]] = defaultdict(list)
-    for index, (_, _, until_us) in enumerate(wanted):
-        by_end[until_us].append(index)
-    spent = [0] * len(wanted)
+    for index, (_, start_us, until_us) in enumerate(wanted):
+        if start_us < until_us:
+            by_end[until_us].append(index)
+    spent = _rerated_since([(budget, max(start_us, until_us)) for budget, start_us, until_us in wanted])
     for until_us, indexes in by_end.items():
         windows = [(wanted[index][0], Window(EPOCH + wanted[index][1] * MICROSECOND, None)) for index in indexes]
         for index, amount in zip(indexes, spent_in(windows, EPOCH + until_us * MICROSECOND), strict=True):
-            spent[index] = amount
+            spent[index] += amount
     return spent
+
+
+def _rerated_since(wanted: Sequence[tuple[Budget, int]]) -> list[int]:
+    """By how much calls that came in since a moment, unix microseconds, were priced otherwise later."""
+    windows = [(budget, Window(EPOCH + since_us * MICROSECOND, None)) for budget, since_us in wanted]
+    oldest = min((window.start for _, window in windows), default=None)
+    if oldest is None or not Adjustment.objects.filter(pk__gte=first_id(oldest)).exists():
+        return [0] * len(wanted)
+    return _of_budgets(windows, _rerated)
+
+
+def _rerated(spans: Sequence[Span]) -> list[Sums]:
+    sums: list[Sums] = [{} for _ in spans]
+    since = [Adjustment.objects.filter(pk__gte=first_id(span.start)) for span in spans]
+    _add_all(sums, [_grouped(rows, number, spans[number], "delta_nano_usd") for number, rows in enumerate(since)])
+    return sums
 
 
 Sums = dict[tuple[int | None, str], Spent]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from accounts.models import Team
 from accounts.services import create_key
-from usage import histogram, reports
+from usage import histogram, reports, subtotals
 from usage.models import Rollup, UsageEvent
 from usage.reports import NOBODY, Report, Selection, report, spend_forecast
 from usage.rollups import roll_up_all
@@ -155,10 +156,20 @@ def test_only_the_busiest_are_read_for_latencies(monkeypatch: pytest.MonkeyPatch
     add(FIRST, count=1, team_id=3)
     roll_up_all()
     monkeypatch.setattr(reports, "MAX_HISTOGRAMS", 2)
-    found = shown()
+    found = shown(model="gpt")
     assert (found.latencies.calls, found.total.calls) == (5, 6)
     assert [line.latencies.calls for line in found.lines] == [3, 2, 0]
     assert found.lines[2].latencies.percentile_us(0.5) is None
+
+
+def test_latencies_of_all_calls_are_of_all_where_nothing_is_filtered(monkeypatch: pytest.MonkeyPatch) -> None:
+    for team in (1, 2, 3):
+        add(FIRST, count=4 - team, team_id=team)
+    roll_up_all()
+    monkeypatch.setattr(reports, "MAX_HISTOGRAMS", 2)
+    found = shown()
+    assert (found.latencies.calls, found.total.calls) == (6, 6)
+    assert [line.latencies.calls for line in found.lines] == [3, 2, 0]
 
 
 def test_nothing_used_is_an_empty_report() -> None:
@@ -179,6 +190,42 @@ def test_key_goes_by_its_name_and_public_id(research: Team) -> None:
     assert shown("key").lines[0].name == f"laptop ({key.public_id})"
 
 
+# --- two places where it is read from -------------------------------------------------------------------------------
+@pytest.mark.parametrize("group", ["team", "user", "key", "model", "provider", "time"])
+@pytest.mark.parametrize(
+    "filters",
+    [{}, {"team": 2}, {"team": NOBODY}, {"key": 1}, {"user": 7}, {"model": "b"}, {"provider": "openai"}],
+    ids=str,
+)
+def test_subtotals_say_the_same_as_rollups(
+    group: Any, filters: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pick = random.Random(1).choice
+    for _ in range(60):
+        ids = {"key_id": pick([None, 1, 2, 30]), "user_id": pick([None, 7]), "team_id": pick([None, 1, 2])}
+        add(
+            FIRST + pick(range(48)) * HOUR,
+            model=pick(["", "a", "b"]), provider=pick(["", "openai"]), status=pick([200, 200, 200, 429, 499, 502]),
+            cost_nano_usd=pick([None, 1, 10**12]), latency_us=pick([90_000, 9_000_000]), **ids,
+        )  # fmt: skip
+    roll_up_all()
+    for days in (2, 10):
+        for measure in ("spend", "calls", "errors"):
+            fast = shown(group, days, measure, 2, **filters)
+            with monkeypatch.context() as patched:
+                patched.setattr(Selection, "member", None)
+                assert fast == shown(group, days, measure, 2, **filters)
+
+
+@pytest.mark.parametrize("query", [{}, {"team": 2}, {"group": "time", "model": "gpt"}], ids=str)
+def test_one_dimension_needs_no_rollup(
+    traffic: None, query: dict[str, Any], django_assert_max_num_queries: Any
+) -> None:
+    with django_assert_max_num_queries(4) as queries:
+        shown(**query)
+    assert not [query for query in queries if "usage_rollup" in query["sql"]]
+
+
 # --- forecast -------------------------------------------------------------------------------------------------------
 def test_forecast_is_of_what_is_filtered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("usage.reports.timezone.now", lambda: datetime(2026, 11, 11, 0, 5, tzinfo=UTC))
@@ -192,6 +239,7 @@ def test_forecast_is_of_what_is_filtered(monkeypatch: pytest.MonkeyPatch) -> Non
         for day in range(-3, 10)
         for team in (1, 20)
     )  # fmt: skip
+    subtotals.add_up(Rollup.Grain.DAY, FIRST - 3 * DAY, FIRST + 10 * DAY)
     everybody, one = spend_forecast({}), spend_forecast({"team": 20})
     assert everybody
     assert one

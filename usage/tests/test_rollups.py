@@ -18,6 +18,7 @@ from usage.models import Adjustment, DirtyDay, DirtyHour, Rollup, UsageEvent
 from usage.rollups import roll_up, roll_up_again, roll_up_all, roll_up_hour
 from usage.tasks import roll_up as roll_up_task
 from usage.tests.events import NOON, add, row
+from usage.tests.subtotals import added_up, subtotals
 
 MINUTE = timedelta(minutes=1)
 HOUR = timedelta(hours=1)
@@ -446,5 +447,7 @@ def test_many_writers_and_many_roll_ups_at_once_end_in_the_right_sums() -> None:
     assert sums("hour", "start", "calls") == [(NOON - HOUR, 3 * batches), (NOON, 2 * 3 * batches)]
     assert sums("minute", "start", "calls") == sums("hour", "start", "calls")
     assert sums("day", "start", "calls") == [(MIDNIGHT, 3 * 3 * batches)]
+    assert subtotals("hour") == added_up("hour")
+    assert subtotals("day") == added_up("day")
     assert dirty() == []
     assert not [day for day in DirtyDay.objects.all() if day.marks > day.rolled_up]

@@ -17,6 +17,7 @@ from accounts.time_ids import to_unix_us
 from usage import aggregation, histogram, retention, rollups, services
 from usage.models import Adjustment, DirtyDay, DirtyHour, MoneySettings, Rollup
 from usage.tests.events import NOON, row
+from usage.tests.subtotals import added_up, subtotals
 
 DAY = timedelta(days=1)
 HOUR = timedelta(hours=1)
@@ -184,6 +185,8 @@ def test_hours_and_days_equal_the_events_whatever_happened_to_them(seed: int, mo
         else:
             with crashing(monkeypatch, after=history.random.randrange(8)):
                 step()
+        for grain in ("hour", "day"):
+            assert subtotals(grain) == added_up(grain), (step, grain)
     rollups.roll_up_again(DAYS[0] - DAY, DAYS[-1] + DAY)
 
     assert not [hour for hour in DirtyHour.objects.all() if hour.marks != hour.rolled_up]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -46,6 +47,20 @@ def test_model_narrows_it(key: ApiKey) -> None:
     add(NOW, key_id=key.pk, model="gpt", cost_nano_usd=5)
     add(NOW, key_id=key.pk, model="other", cost_nano_usd=70)
     assert spent(budget(key=key, model="other"), budget(key=key)) == [70, 75]
+
+
+@pytest.mark.parametrize("scope", ["installation", "team", "user", "key"])
+def test_model_narrows_it_whoevers_calls_count(scope: str, key: ApiKey, research: Team, alice: User) -> None:
+    """By subtotals without a model, and with one."""
+    its = {"key_id": key.pk, "team_id": research.pk, "user_id": alice.pk}
+    add(NOW - 3 * HOUR, model="gpt", cost_nano_usd=5, **its)
+    add(NOW - 2 * HOUR, model="other", cost_nano_usd=70, **its)
+    if scope != "installation":
+        add(NOW - 2 * HOUR, model="other", cost_nano_usd=1_000)
+    rollups.roll_up_all()
+    owner = {} if scope == "installation" else {scope: {"team": research, "user": alice, "key": key}[scope]}
+    narrow, wide = budget(scope, model="other", **owner), budget(scope, **owner)
+    assert spent(narrow, wide, budget(scope, model="none", **owner)) == [70, 75, 0]
 
 
 def test_tokens_of_prompt_and_answer_count(key: ApiKey) -> None:
@@ -105,6 +120,36 @@ def test_time_zone_of_the_installation_holds_where_a_budget_names_none(key: ApiK
     MoneySettings.objects.create(timezone="Asia/Tokyo")
     (tokyo, berlin) = standings([budget(key=key), budget(key=key, timezone="Europe/Berlin")], NOW)
     assert (tokyo.window.start.hour, berlin.window.start.hour) == (15, 23)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_every_budget_is_what_its_calls_add_up_to(seed: int, key: ApiKey, research: Team, alice: User) -> None:
+    """Of random calls, some of them rolled up, some not yet, some late."""
+    pick = random.Random(seed).choice
+    some = [
+        budget(scope, unit, per, model=model, **owner)
+        for scope, owner in (("key", {"key": key}), ("team", {"team": research}), ("user", {"user": alice}),
+                             ("installation", {}))
+        for unit in ("usd", "tokens")
+        for per in ("day", "month", "total")
+        for model in ("", "gpt")
+    ]  # fmt: skip
+    windows = [standing.window for standing in standings(some, NOW)]
+    expected = [0] * len(some)
+    for _ in range(4):
+        for _ in range(20):
+            at = NOW - pick([0, 1, 11, 13, 100, 400, 2_000]) * HOUR - timedelta(minutes=pick([0, 7, 29, 31]))
+            its: dict[str, int | None] = {
+                "key_id": pick([key.pk, None]), "team_id": pick([research.pk, 99]), "user_id": pick([alice.pk, None])
+            }  # fmt: skip
+            cost, tokens, model = pick([None, 1, 10**15]), pick([0, 5]), pick(["gpt", "other"])
+            add(at, model=model, cost_nano_usd=cost, prompt_tokens=tokens, completion_tokens=1, **its)
+            for index, (of, window) in enumerate(zip(some, windows, strict=True)):
+                theirs = of.scope == "installation" or its[f"{of.scope}_id"] == of.owner_id
+                if theirs and of.model in ("", model) and at >= window.start:
+                    expected[index] += (cost or 0) if of.unit == "usd" else tokens + 1
+        pick([rollups.roll_up_all, lambda: rollups.roll_up(2), lambda: None])()
+        assert spent(*some) == expected
 
 
 def test_number_of_queries_does_not_grow_with_the_budgets(key: ApiKey, django_assert_max_num_queries: object) -> None:
