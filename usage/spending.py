@@ -1,4 +1,5 @@
-"""What was spent of budgets, by the books: sums by hour where they are up to date, events where they are not yet.
+"""What was spent of budgets, by the books: sums by hour where they are up to date, events where they are not yet. Sums
+are subtotals where one dimension tells all, and rollups where both an owner and a model do.
 
 So it says what the journal has brought into the database by now. What is under way only the ledger knows.
 """
@@ -12,10 +13,12 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from django.db.models import BigIntegerField, F, Q, QuerySet, Sum, Value
+from django.db.models.expressions import Combinable
 from django.db.models.functions import Cast
 from django.utils import timezone
 
 from accounts.time_ids import EPOCH, MICROSECOND, first_id, id_range
+from usage import subtotals
 from usage.models import Adjustment, Budget, DirtyDay, DirtyHour, MoneySettings, Rollup, TopUp, UsageEvent
 from usage.rollups import floor_day
 from usage.windows import Window, window_at
@@ -38,6 +41,9 @@ class Spent(NamedTuple):
 
     def of(self, unit: str) -> int:
         return self.nano_usd if unit == Budget.Unit.USD else self.tokens
+
+    def plus(self, other: Spent) -> Spent:
+        return Spent(self.nano_usd + other.nano_usd, self.tokens + other.tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,21 +108,22 @@ def spent_in(wanted: Sequence[tuple[Budget, Window]], until: datetime) -> list[i
 
 def _of_budgets(wanted: Sequence[tuple[Budget, Window]], sums_of: Callable[[Sequence[Span]], list[Sums]]) -> list[int]:
     """Asks together for budgets whose windows begin together. `sums_of`: what was spent in spans."""
-    groups: dict[tuple[str, datetime], list[int]] = defaultdict(list)
+    groups: dict[tuple[str, datetime, bool], list[int]] = defaultdict(list)
     for index, (budget, window) in enumerate(wanted):
-        groups[budget.scope, window.start].append(index)
+        groups[budget.scope, window.start, bool(budget.model)].append(index)
     asked: list[tuple[Span, list[int]]] = []
-    for (scope, start), indexes in groups.items():
+    for (scope, start, by_model), indexes in groups.items():
         for first in range(0, len(indexes), OWNERS_AT_ONCE):
             some = indexes[first : first + OWNERS_AT_ONCE]
-            asked.append((Span(scope, start, {wanted[index][0].owner_id for index in some}), some))
+            asked.append((Span(scope, start, by_model, {wanted[index][0].owner_id for index in some}), some))
     spent = [0] * len(wanted)
     for first in range(0, len(asked), SPANS_AT_ONCE):
         part = asked[first : first + SPANS_AT_ONCE]
         for sums, (_, indexes) in zip(sums_of([span for span, _ in part]), part, strict=True):
+            totals = _of_every_model(sums)
             for index in indexes:
                 budget = wanted[index][0]
-                found = sums.get((budget.owner_id, budget.model)) if budget.model else _total(sums, budget.owner_id)
+                found = sums.get((budget.owner_id, budget.model)) if budget.model else totals.get(budget.owner_id)
                 spent[index] = (found or Spent()).of(budget.unit)
     return spent
 
@@ -156,22 +163,25 @@ def _rerated(spans: Sequence[Span]) -> list[Sums]:
 Sums = dict[tuple[int | None, str], Spent]
 
 
-def _total(sums: Sums, owner: int | None) -> Spent:
-    found = [spent for (of, _), spent in sums.items() if of == owner]
-    return Spent(sum(spent.nano_usd for spent in found), sum(spent.tokens for spent in found))
+def _of_every_model(sums: Sums) -> dict[int | None, Spent]:
+    totals: dict[int | None, Spent] = {}
+    for (owner, _), spent in sums.items():
+        totals[owner] = totals.get(owner, Spent()).plus(spent)
+    return totals
 
 
 class Span(NamedTuple):
-    """Whose spending is asked for, and from when."""
+    """Whose spending is asked for, from when, and whether it matters on which model."""
 
     scope: str
     start: datetime
+    by_model: bool
     owners: set[int | None]
 
 
 def _sums(spans: Sequence[Span], until: datetime) -> list[Sums]:
-    """For each span, by owner (None: the installation) and model. Five queries for all of them: budgets without an end
-    begin each at a moment of its own.
+    """For each span, by owner (None: the installation) and model ("" where it does not matter). Five queries for all of
+    them: budgets without an end begin each at a moment of its own.
 
     Whole hours that are up to date come from rollups, all else from events: the hours at both ends, and those to which
     events were added since they were rolled up."""
@@ -187,8 +197,8 @@ def _sums(spans: Sequence[Span], until: datetime) -> list[Sums]:
             parts = [(span.start, until)]
         else:
             parts += [(span.start, whole_from), (whole_until, until)]
-            rollups = Rollup.objects.filter(grain=Rollup.Grain.HOUR, start__gte=whole_from, start__lt=whole_until)
-            rolled_up.append(_grouped(rollups.exclude(start__in=hours), number, span, "cost_nano_usd", tokens=True))
+            clean = Q(start__gte=whole_from, start__lt=whole_until)
+            rolled_up.append(_rolled_up(number, span, clean & ~Q(start__in=hours)))
         within = Q()
         for since, before in joined(parts):
             low, high = id_range(since, before)
@@ -231,17 +241,39 @@ def joined(spans: Sequence[tuple[datetime, datetime]]) -> list[tuple[datetime, d
     return found
 
 
+def _rolled_up(number: int, span: Span, hours: Q) -> QuerySet[Any, Any]:
+    """The same rows as `_grouped` gives, of whole hours."""
+    if span.by_model and span.scope in COLUMNS:
+        rollups = Rollup.objects.filter(hours, grain=Rollup.Grain.HOUR)
+        return _grouped(rollups, number, span, "cost_nano_usd", tokens=True)
+    if span.scope in COLUMNS:
+        rows = subtotals.of(span.scope, Rollup.Grain.HOUR).filter(hours, member__in=map(str, span.owners))
+        return _summed(rows, number, subtotals.group_expression(span.scope), NO_MODEL, "cost_nano_usd", _TOKENS)
+    rows = subtotals.of("model" if span.by_model else "all", Rollup.Grain.HOUR).filter(hours)
+    return _summed(rows, number, NOBODY, F("member"), "cost_nano_usd", _TOKENS)
+
+
 def _grouped(rows: QuerySet[Any], number: int, span: Span, cost: str, *, tokens: bool = False) -> QuerySet[Any, Any]:
     """Rows of `number`, owner, model, cost and tokens."""
     column = COLUMNS.get(span.scope)
     if column:
         rows = rows.filter(**{f"{column}__in": span.owners})
-    big = BigIntegerField()
-    owner = F(column) if column else Cast(Value(None), big)
-    used = Sum(F("prompt_tokens") + F("completion_tokens"), default=0) if tokens else Value(0, big)
-    named = rows.order_by().values(number=Value(number, big), owner=owner, of_model=F("model"))
-    found: QuerySet[Any, Any] = named.annotate(cost=Sum(cost, default=0), used=used)
+    return _summed(rows, number, F(column) if column else NOBODY, F("model"), cost, _TOKENS if tokens else NO_TOKENS)
+
+
+def _summed(
+    rows: QuerySet[Any], number: int, owner: Combinable, model: Combinable, cost: str, tokens: Any
+) -> QuerySet[Any, Any]:
+    named = rows.order_by().values(number=Value(number, BIG), owner=owner, of_model=model)
+    found: QuerySet[Any, Any] = named.annotate(cost=Sum(cost, default=0), used=tokens)
     return found.values_list("number", "owner", "of_model", "cost", "used")
+
+
+BIG = BigIntegerField()
+NOBODY = Cast(Value(None), BIG)
+NO_MODEL = Value("")
+NO_TOKENS = Value(0, BIG)
+_TOKENS = Sum(F("prompt_tokens") + F("completion_tokens"), default=0)
 
 
 def _add_all(sums: list[Sums], queries: list[QuerySet[Any, Any]]) -> None:
@@ -252,7 +284,7 @@ def _add_all(sums: list[Sums], queries: list[QuerySet[Any, Any]]) -> None:
     for number, owner, model, cost, tokens in rows:
         before = sums[number].get((owner, model), Spent())
         # The sum of bigints is a numeric on PostgreSQL.
-        sums[number][owner, model] = Spent(before.nano_usd + int(cost), before.tokens + int(tokens))
+        sums[number][owner, model] = before.plus(Spent(int(cost), int(tokens)))
 
 
 def _hour_of(moment: datetime) -> datetime:
