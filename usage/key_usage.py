@@ -13,12 +13,12 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from django.core.cache import cache
-from django.db.models import Aggregate, Count, F, Q, QuerySet, Subquery, Sum
+from django.db.models import Aggregate, Count, Q, QuerySet, Subquery, Sum
 from django.utils import timezone
 
 from accounts.authentication import Principal
 from accounts.time_ids import EPOCH, id_range
-from usage.models import Adjustment, Budget, DirtyHour, Limit, MoneySettings, Rollup, UsageEvent
+from usage.models import Adjustment, Budget, Limit, MoneySettings, Rollup, UsageEvent
 from usage.rollups import floor_day
 from usage.spending import (
     AHEAD,
@@ -26,6 +26,7 @@ from usage.spending import (
     HOUR,
     Standing,
     default_zone,
+    dirty_and_deleted,
     joined,
     too_old_to_be_kept,
     top_ups_of,
@@ -150,8 +151,8 @@ def _used(wanted: Sequence[_Wanted], until: datetime) -> list[Used]:
     """Whole hours that are up to date come from rollups, everything else from events and their adjustments."""
     whole_until = _hour_of(until)
     first_hour = min((one.whole_from for one in wanted), default=whole_until)
-    dirty = DirtyHour.objects.filter(marks__gt=F("rolled_up"), hour__gte=first_hour, hour__lt=whole_until)
-    hours = list(dirty.values_list("hour", flat=True))
+    dirty, deleted_days = dirty_and_deleted(min((one.start for one in wanted), default=whole_until), until)
+    hours = [hour for hour in dirty if first_hour <= hour < whole_until]
     # Of windows that begin within an hour, the rest of that hour.
     edges = {(one.start, min(one.whole_from, until)) for one in wanted if one.start < one.whole_from}
     spans = [*((hour, hour + HOUR) for hour in hours), *edges, (whole_until, until)]
@@ -169,7 +170,7 @@ def _used(wanted: Sequence[_Wanted], until: datetime) -> list[Used]:
     by_adjustments = {"cost_nano_usd": _sum_of("delta_nano_usd")}
     adjusted = _sums(Adjustment.objects.filter(within), wanted, since, by_adjustments)
     touched = {_hour_of(start) for start, _ in spans}
-    deleted = too_old_to_be_kept(min(one.start for one in wanted), until, touched) if wanted else Rollup.objects.none()
+    deleted = too_old_to_be_kept(deleted_days, touched)
     since = [Q(start__gte=floor_day(one.start)) for one in wanted]
     gone = _sums(deleted, wanted, since, {name: _sum_of(name) for name in SUMMED})
     return [Used(*map(sum, zip(*parts, strict=True))) for parts in zip(sums, more, adjusted, gone, strict=True)]

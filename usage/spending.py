@@ -27,8 +27,8 @@ HOUR = timedelta(hours=1)
 # Clocks differ: an event may bear a time of the near future.
 AHEAD = timedelta(hours=1)
 OWNERS_AT_ONCE = 500
-# SQLite takes 500 statements in a union.
-SPANS_AT_ONCE = 200
+# Eight statements each at most, and SQLite takes 500 in a union.
+SPANS_AT_ONCE = 60
 
 COLUMNS = {"team": "team_id", "user": "user_id", "key": "key_id"}
 
@@ -154,10 +154,14 @@ def _rerated_since(wanted: Sequence[tuple[Budget, int]]) -> list[int]:
 
 
 def _rerated(spans: Sequence[Span]) -> list[Sums]:
-    sums: list[Sums] = [{} for _ in spans]
     since = [Adjustment.objects.filter(pk__gte=first_id(span.start)) for span in spans]
-    _add_all(sums, [_grouped(rows, number, spans[number], "delta_nano_usd") for number, rows in enumerate(since)])
-    return sums
+    found = _add_all(
+        [
+            _grouped(rows, number, spans[number].scope, spans[number].owners, "delta_nano_usd")
+            for number, rows in enumerate(since)
+        ]
+    )
+    return [found[number] for number in range(len(spans))]
 
 
 Sums = dict[tuple[int | None, str], Spent]
@@ -180,52 +184,86 @@ class Span(NamedTuple):
 
 
 def _sums(spans: Sequence[Span], until: datetime) -> list[Sums]:
-    """For each span, by owner (None: the installation) and model ("" where it does not matter). Five queries for all of
+    """For each span, by owner (None: the installation) and model ("" where it does not matter). Two queries for all of
     them: budgets without an end begin each at a moment of its own.
 
     Whole hours that are up to date come from rollups, all else from events: the hours at both ends, and those to which
-    events were added since they were rolled up."""
-    sums: list[Sums] = [{} for _ in spans]
-    rolled_up, events, adjustments, too_old = [], [], [], []
+    events were added since they were rolled up. Most spans have the same end, so each such part is read once for all
+    of a scope."""
     whole_until = _hour_of(until)
-    dirty = _dirty_hours(min((_next_hour(span.start) for span in spans), default=whole_until), whole_until)
+    dirty, deleted = dirty_and_deleted(min((span.start for span in spans), default=until), until)
+    queries: list[QuerySet[Any, Any]] = []
+    parts: dict[_Part, set[int | None]] = defaultdict(set)
+    parts_of: list[list[_Part]] = []
     for number, span in enumerate(spans):
         whole_from = _next_hour(span.start)
-        hours = [hour for hour in dirty if hour >= whole_from]
-        parts = [(hour, hour + HOUR) for hour in hours]
+        hours = [hour for hour in dirty if whole_from <= hour < whole_until]
+        edge, rest = [(span.start, whole_from)], [*((hour, hour + HOUR) for hour in hours), (whole_until, until)]
         if whole_from >= whole_until:
-            parts = [(span.start, until)]
+            edge, rest = [(span.start, until)], []
         else:
-            parts += [(span.start, whole_from), (whole_until, until)]
-            clean = Q(start__gte=whole_from, start__lt=whole_until)
-            rolled_up.append(_rolled_up(number, span, clean & ~Q(start__in=hours)))
-        within = Q()
-        for since, before in joined(parts):
-            low, high = id_range(since, before)
-            within |= Q(pk__gte=low, pk__lt=high)
-        if within:
-            of_events, of_adjustments = UsageEvent.objects.filter(within), Adjustment.objects.filter(within)
-            events.append(_grouped(of_events, number, span, "cost_nano_usd", tokens=True))
-            adjustments.append(_grouped(of_adjustments, number, span, "delta_nano_usd"))
-        touched = {_hour_of(since) for since, before in parts if since < before}
-        old = too_old_to_be_kept(span.start, until, touched)
-        too_old.append(_grouped(old, number, span, "cost_nano_usd", tokens=True))
-    for queries in (rolled_up, events, adjustments, too_old):
-        _add_all(sums, queries)
-    return sums
+            clean = Q(start__gte=whole_from, start__lt=whole_until) & ~Q(start__in=hours)
+            queries.append(_rolled_up(number, span, clean, Rollup.Grain.HOUR))
+        days = [day for day in deleted if day >= floor_day(span.start)]
+        if days:
+            queries.append(_rolled_up(number, span, Q(start__in=days), Rollup.Grain.DAY))
+        own = [_Part(span.scope, tuple(times)) for times in (edge, rest) if any(since < end for since, end in times)]
+        parts_of.append(own)
+        for part in own:
+            parts[part] |= span.owners
+    numbers = {part: len(spans) + index for index, part in enumerate(parts)}
+    for part, owners in parts.items():
+        queries += _not_rolled_up(numbers[part], part, owners, deleted)
+    found = _add_all(queries)
+    for number, own in enumerate(parts_of):
+        for part in own:
+            for place, spent in found[numbers[part]].items():
+                found[number][place] = found[number].get(place, Spent()).plus(spent)
+    return [found[number] for number in range(len(spans))]
 
 
-def _dirty_hours(start: datetime, end: datetime) -> list[datetime]:
-    dirty = DirtyHour.objects.filter(marks__gt=F("rolled_up"), hour__gte=start, hour__lt=end)
-    return list(dirty.values_list("hour", flat=True))
+class _Part(NamedTuple):
+    """Times that are read from events, for one sort of owners."""
+
+    scope: str
+    times: tuple[tuple[datetime, datetime], ...]
 
 
-def too_old_to_be_kept(start: datetime, until: datetime, touched: set[datetime]) -> QuerySet[Rollup]:
-    """What stands for events that were deleted in hours that are read from events, and for hours that were deleted. An
+def _not_rolled_up(
+    number: int, part: _Part, owners: set[int | None], deleted: Sequence[datetime]
+) -> list[QuerySet[Any, Any]]:
+    within = Q()
+    for since, before in joined(part.times):
+        low, high = id_range(since, before)
+        within |= Q(pk__gte=low, pk__lt=high)
+    touched = {_hour_of(since) for since, before in part.times if since < before}
+    of_these = (number, part.scope, owners)
+    return [
+        _grouped(UsageEvent.objects.filter(within), *of_these, "cost_nano_usd", tokens=True),
+        _grouped(Adjustment.objects.filter(within), *of_these, "delta_nano_usd"),
+        _grouped(pruned(touched, deleted), *of_these, "cost_nano_usd", tokens=True),
+    ]
+
+
+def dirty_and_deleted(start: datetime, until: datetime) -> tuple[list[datetime], list[datetime]]:
+    """Hours that are not rolled up, and days whose sums by hour were too old to be kept, between these moments (one
+    query)."""
+    hours = DirtyHour.objects.filter(marks__gt=F("rolled_up"), hour__gte=start, hour__lt=until)
+    days = DirtyDay.objects.filter(hours_deleted=True, day__gte=floor_day(start), day__lt=until)
+    of_days = days.values_list("day", Value(True))
+    found = list(hours.values_list("hour", Value(False)).union(of_days, all=True))
+    return [at for at, is_day in found if not is_day], [at for at, is_day in found if is_day]
+
+
+def too_old_to_be_kept(deleted: Sequence[datetime], touched: set[datetime]) -> QuerySet[Rollup]:
+    """What stands for events that were deleted in hours that are read from events, and for hours of `deleted` days. An
     hour or a day at the edge counts whole: rather too much was spent than too little."""
-    days = DirtyDay.objects.filter(hours_deleted=True, day__gte=floor_day(start), day__lt=until).values("day")
-    in_hours = Q(grain=Rollup.Grain.PRUNED, start__in=touched) & ~Q(start__in=days)
-    return Rollup.objects.filter(in_hours | Q(grain=Rollup.Grain.DAY, start__in=days))
+    return pruned(touched, deleted) | Rollup.objects.filter(grain=Rollup.Grain.DAY, start__in=deleted)
+
+
+def pruned(touched: set[datetime], deleted: Sequence[datetime]) -> QuerySet[Rollup]:
+    """The first part of it. Of a deleted day all that is pruned is in the rollups of the day."""
+    return Rollup.objects.filter(grain=Rollup.Grain.PRUNED, start__in=touched - set(deleted))
 
 
 def joined(spans: Sequence[tuple[datetime, datetime]]) -> list[tuple[datetime, datetime]]:
@@ -241,24 +279,26 @@ def joined(spans: Sequence[tuple[datetime, datetime]]) -> list[tuple[datetime, d
     return found
 
 
-def _rolled_up(number: int, span: Span, hours: Q) -> QuerySet[Any, Any]:
-    """The same rows as `_grouped` gives, of whole hours."""
-    if span.by_model and span.scope in COLUMNS:
-        rollups = Rollup.objects.filter(hours, grain=Rollup.Grain.HOUR)
-        return _grouped(rollups, number, span, "cost_nano_usd", tokens=True)
-    if span.scope in COLUMNS:
-        rows = subtotals.of(span.scope, Rollup.Grain.HOUR).filter(hours, member__in=map(str, span.owners))
-        return _summed(rows, number, subtotals.group_expression(span.scope), NO_MODEL, "cost_nano_usd", _TOKENS)
-    rows = subtotals.of("model" if span.by_model else "all", Rollup.Grain.HOUR).filter(hours)
-    return _summed(rows, number, NOBODY, F("member"), "cost_nano_usd", _TOKENS)
+def _rolled_up(number: int, span: Span, within: Q, grain: Rollup.Grain) -> QuerySet[Any, Any]:
+    """The same rows as `_grouped` gives, of whole hours or days."""
+    if span.scope not in COLUMNS:
+        rows = subtotals.of("model" if span.by_model else "all", grain).filter(within)
+        return _summed(rows, number, NOBODY, F("member"), "cost_nano_usd", TOKENS)
+    if span.by_model:
+        rollups = Rollup.objects.filter(within, grain=grain)
+        return _grouped(rollups, number, span.scope, span.owners, "cost_nano_usd", tokens=True)
+    rows = subtotals.of(span.scope, grain).filter(within, member__in=[str(owner) for owner in span.owners])
+    return _summed(rows, number, subtotals.group_expression(span.scope), NO_MODEL, "cost_nano_usd", TOKENS)
 
 
-def _grouped(rows: QuerySet[Any], number: int, span: Span, cost: str, *, tokens: bool = False) -> QuerySet[Any, Any]:
+def _grouped(
+    rows: QuerySet[Any], number: int, scope: str, owners: set[int | None], cost: str, *, tokens: bool = False
+) -> QuerySet[Any, Any]:
     """Rows of `number`, owner, model, cost and tokens."""
-    column = COLUMNS.get(span.scope)
+    column = COLUMNS.get(scope)
     if column:
-        rows = rows.filter(**{f"{column}__in": span.owners})
-    return _summed(rows, number, F(column) if column else NOBODY, F("model"), cost, _TOKENS if tokens else NO_TOKENS)
+        rows = rows.filter(**{f"{column}__in": owners})
+    return _summed(rows, number, F(column) if column else NOBODY, F("model"), cost, TOKENS if tokens else NO_TOKENS)
 
 
 def _summed(
@@ -273,18 +313,18 @@ BIG = BigIntegerField()
 NOBODY = Cast(Value(None), BIG)
 NO_MODEL = Value("")
 NO_TOKENS = Value(0, BIG)
-_TOKENS = Sum(F("prompt_tokens") + F("completion_tokens"), default=0)
+TOKENS = Sum(F("prompt_tokens") + F("completion_tokens"), default=0)
 
 
-def _add_all(sums: list[Sums], queries: list[QuerySet[Any, Any]]) -> None:
-    """What all of these find, in one go."""
-    if not queries:
-        return
-    rows = queries[0].union(*queries[1:], all=True) if queries[1:] else queries[0]
+def _add_all(queries: list[QuerySet[Any, Any]]) -> defaultdict[int, Sums]:
+    """What all of these find, in one go, by number."""
+    found: defaultdict[int, Sums] = defaultdict(dict)
+    rows: Iterable[Any] = queries[0].union(*queries[1:], all=True) if queries[1:] else queries[0] if queries else ()
     for number, owner, model, cost, tokens in rows:
-        before = sums[number].get((owner, model), Spent())
+        before = found[number].get((owner, model), Spent())
         # The sum of bigints is a numeric on PostgreSQL.
-        sums[number][owner, model] = before.plus(Spent(int(cost), int(tokens)))
+        found[number][owner, model] = before.plus(Spent(int(cost), int(tokens)))
+    return found
 
 
 def _hour_of(moment: datetime) -> datetime:
