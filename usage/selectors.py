@@ -1,4 +1,4 @@
-"""What dashboards show. Read from rollups only, in one query each, however many events there are."""
+"""What dashboards show. Read from rollups and subtotals only, in one query each, however many events there are."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
-from django.db.models import CharField, F, OuterRef, Q, Subquery, Sum, Value
+import orjson
+from django.db.models import CharField, OuterRef, Subquery, Sum, Value
 from django.db.models.functions import Concat
 from django.utils import timezone
 
 from accounts.models import ApiKey, Team, User
-from usage import histogram
+from usage import histogram, subtotals
 from usage.models import Rollup
 
 MINUTE = timedelta(minutes=1)
@@ -75,36 +76,46 @@ class Share:
 
 def last_hour() -> Period:
     """Sixty minutes, this one included."""
-    return _period(MINUTE, 60)
+    now = timezone.now().replace(second=0, microsecond=0)
+    start = now - 59 * MINUTE
+    minutes = Rollup.objects.filter(grain=Rollup.Grain.MINUTE, start__gte=start)
+    points = [_Sum() for _ in range(60)]
+    for row in minutes.values("start", "outcome", *_SUMS, *subtotals.HISTOGRAMS):
+        index = (row["start"] - start) // MINUTE
+        if index < len(points):  # an event may bear a time of the near future: clocks differ
+            points[index].add_minute(row)
+    return _period(start, MINUTE, points)
 
 
 def last_day() -> Period:
     """Twenty-four hours, this one included."""
-    return _period(HOUR, 24)
+    start = timezone.now().replace(minute=0, second=0, microsecond=0) - 23 * HOUR
+    hours = subtotals.of("all", Rollup.Grain.HOUR).filter(start__gte=start)
+    points = [_Sum() for _ in range(24)]
+    for row in hours.values("start", *_SUMS, *_OUTCOMES, *subtotals.HISTOGRAMS):
+        index = (row["start"] - start) // HOUR
+        if index < len(points):
+            points[index].add_hour(row)
+    return _period(start, HOUR, points)
 
 
 def top(dimension: Dimension, since: datetime, limit: int = 10) -> list[Share]:
     """Who used the most since the hour of `since`: by cost, then by calls."""
-    column = dimension if dimension in ("model", "provider") else f"{dimension}_id"
     hour = since.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+    group = subtotals.group_expression(dimension)
     rows: Iterable[Mapping[str, Any]] = (
-        Rollup.objects.filter(grain=Rollup.Grain.HOUR, start__gte=hour)
-        .values(group=F(column))
-        # First these: "calls" means the column until it is the name of a sum.
-        .annotate(**{name: _calls(name) for name in _OUTCOMES})
-        .annotate(**{name: Sum(name) for name in _SUMS})
+        subtotals.of(dimension, Rollup.Grain.HOUR)
+        .filter(start__gte=hour)
+        .values(group=group)
+        .annotate(**{name: Sum(name) for name in (*_SUMS, *_OUTCOMES)})
         .annotate(**_name_of(dimension))
         .order_by("-cost_nano_usd", "-calls", "group")[:limit]
     )
     return [_share(dimension, dict(row)) for row in rows]
 
 
-_SUMS = ("calls", "prompt_tokens", "completion_tokens", "cost_nano_usd", "unpriced_calls")
-_OUTCOMES = ("refused", "failed", "abandoned")
-
-
-def _calls(outcome: str) -> Sum:
-    return Sum("calls", filter=Q(outcome=outcome), default=0)
+_SUMS = subtotals.PLAIN
+_OUTCOMES = subtotals.OUTCOMES
 
 
 def _name_of(dimension: Dimension) -> dict[str, Subquery]:
@@ -130,13 +141,12 @@ def _share(dimension: Dimension, row: dict[str, Any]) -> Share:
 
 @dataclass(slots=True)
 class _Sum:
-    """Adds up rollups of any outcome."""
-
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys((*_SUMS, *_OUTCOMES), 0))
     latency: list[int] = field(default_factory=histogram.empty)
     first_byte: list[int] = field(default_factory=histogram.empty)
 
-    def add(self, row: Mapping[str, Any]) -> None:
+    def add_minute(self, row: Mapping[str, Any]) -> None:
+        """A rollup: one of each outcome."""
         for name in _SUMS:
             self.counts[name] += row[name]
         if row["outcome"] == Rollup.Outcome.OK:
@@ -144,6 +154,19 @@ class _Sum:
             histogram.add(self.first_byte, row["first_byte_histogram"])
         else:
             self.counts[row["outcome"]] += row["calls"]
+
+    def add_hour(self, row: Mapping[str, Any]) -> None:
+        """A subtotal: of all outcomes."""
+        for name in self.counts:
+            self.counts[name] += row[name]
+        histogram.add(self.latency, orjson.loads(row["latency_histogram"]))
+        histogram.add(self.first_byte, orjson.loads(row["first_byte_histogram"]))
+
+    def add(self, other: _Sum) -> None:
+        for name, count in other.counts.items():
+            self.counts[name] += count
+        histogram.add(self.latency, other.latency)
+        histogram.add(self.first_byte, other.first_byte)
 
     def traffic(self, start: datetime) -> Traffic:
         return Traffic(
@@ -156,24 +179,10 @@ class _Sum:
         )
 
 
-def _period(step: timedelta, count: int) -> Period:
-    """From minute rows, for hours too: they are not split by key and model, so there are few of them."""
-    now = timezone.now().replace(second=0, microsecond=0)
-    start = (now if step == MINUTE else now.replace(minute=0)) - (count - 1) * step
-    points = [_Sum() for _ in range(count)]
+def _period(start: datetime, step: timedelta, points: list[_Sum]) -> Period:
     total = _Sum()
-    for row in _minutes_since(start):
-        index = (row["start"] - start) // step
-        if index < count:  # an event may bear a time of the near future: clocks differ
-            points[index].add(row)
-            total.add(row)
+    for point in points:
+        total.add(point)
     return Period(
         tuple(point.traffic(start + index * step) for index, point in enumerate(points)), total.traffic(start)
     )
-
-
-def _minutes_since(start: datetime) -> Iterable[Mapping[str, Any]]:
-    rows: Iterable[Mapping[str, Any]] = Rollup.objects.filter(grain=Rollup.Grain.MINUTE, start__gte=start).values(
-        "start", "outcome", *_SUMS, "latency_histogram", "first_byte_histogram"
-    )
-    return rows
