@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from django.contrib import admin, messages
 from django.contrib.admin.utils import unquote
+from django.contrib.admin.widgets import AutocompleteSelect
 from django.contrib.auth.admin import GroupAdmin as BaseGroupAdmin
 from django.contrib.auth.admin import UserAdmin as BaseUserAdmin
 from django.contrib.auth.models import Group
 from django.core.exceptions import PermissionDenied
-from django.db.models import Count, Q, QuerySet
+from django.db.models import Count, Model, Q, QuerySet
+from django.forms import ModelForm
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from django.utils.html import format_html
@@ -92,11 +94,47 @@ class DisabledFilter(DropdownFilter):
         return queryset.filter(disabled=self.value() == "off") if self.value() in ("on", "off") else queryset
 
 
-class MembersInline(TabularInline):
+class KnownChoice(AutocompleteSelect):
+    """Shows the row that is chosen without asking for it: the page has read it already. Else each line of a table is
+    a query more."""
+
+    known: Model | None = None
+
+    def optgroups(self, name: str, value: Sequence[str], attr: Any = None) -> Any:
+        if self.known is None or list(value) != [str(self.known.pk)]:
+            return super().optgroups(name, value, attr)
+        label = self.choices.field.label_from_instance(self.known)
+        return [(None, [self.create_option(name, self.known.pk, label, True, 0)], 0)]
+
+
+class MembershipForm(ModelForm):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for name in ("user", "team"):
+            chooser = getattr(self.fields[name].widget, "widget", None) if name in self.fields else None
+            if isinstance(chooser, KnownChoice) and self.instance.pk:
+                chooser.known = getattr(self.instance, name)
+
+
+class MembershipsInline(TabularInline):
+    """Of a team the users, of a user the teams: `autocomplete_fields` says which."""
+
     model = Membership
-    autocomplete_fields = ("user",)
+    form = MembershipForm
     extra = 0
     hide_title = True
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Membership]:
+        return super().get_queryset(request).select_related(*self.autocomplete_fields)
+
+    def formfield_for_foreignkey(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        if db_field.name in self.autocomplete_fields:
+            kwargs["widget"] = KnownChoice(db_field, self.admin_site)
+        return super().formfield_for_foreignkey(db_field, request, **kwargs)
+
+
+class MembersInline(MembershipsInline):
+    autocomplete_fields = ("user",)
     verbose_name = "member"
     verbose_name_plural = "members"
 
@@ -229,11 +267,8 @@ class TeamAdmin(LiveSoon, KeptWithUsedKeys, WithSections, ModelAdmin):
 
 
 # --- users and groups -----------------------------------------------------------------------------------------------
-class MembershipsInline(TabularInline):
-    model = Membership
+class TeamsInline(MembershipsInline):
     autocomplete_fields = ("team",)
-    extra = 0
-    hide_title = True
     verbose_name = "team"
     verbose_name_plural = "teams"
 
@@ -253,7 +288,7 @@ class UserAdmin(LiveSoon, KeptWithUsedKeys, WithSections, BaseUserAdmin, ModelAd
     form = UserForm
     add_form = UserCreationForm
     change_password_form = AdminPasswordChangeForm
-    inlines = (MembershipsInline,)
+    inlines = (TeamsInline,)
     list_display = ("username", "full_name", "email", "teams_text", "staff", "is_active", "last_login")
     list_filter = ("is_active", "is_staff", "groups")
     list_filter_submit = True

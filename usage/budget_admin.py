@@ -326,7 +326,7 @@ class BudgetAdmin(OwnedAdmin):
 def add_standings(rows: list[Any]) -> None:
     """Gives budgets their `standing` and the `zone` by whose clock they are counted."""
     zone = default_zone() if rows else ""
-    for row, standing in zip(rows, standings(rows), strict=True):
+    for row, standing in zip(rows, standings(rows, zone=zone), strict=True):
         row.standing, row.zone = standing, row.timezone or zone
 
 

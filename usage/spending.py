@@ -60,10 +60,10 @@ class Standing:
         return max(self.limit - self.spent, 0)
 
 
-def standings(budgets: Iterable[Budget], now: datetime | None = None) -> list[Standing]:
-    """How each budget stands in its window of `now`, in the order given. A few queries, however many."""
-    budgets, now = list(budgets), now or timezone.now()
-    zone = default_zone()
+def standings(budgets: Iterable[Budget], now: datetime | None = None, zone: str = "") -> list[Standing]:
+    """How each budget stands in its window of `now`, in the order given. A few queries, however many. `zone`: the
+    installation's, where it is known already."""
+    budgets, now, zone = list(budgets), now or timezone.now(), zone or default_zone()
     windows = [window_of(budget, now, zone) for budget in budgets]
     spent = spent_in(list(zip(budgets, windows, strict=True)), now + AHEAD)
     top_ups = top_ups_of(budgets, windows)

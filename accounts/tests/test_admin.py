@@ -334,6 +334,26 @@ def test_list_costs_the_same_however_long_it_is(
         assert len(states(admin_client)) == 30
 
 
+def test_page_of_a_team_costs_the_same_however_many_members_it_has(
+    admin_client: Client, research: Team, django_assert_max_num_queries: Any
+) -> None:
+    for number in range(30):
+        research.members.add(User.objects.create_user(f"member-{number}"))
+    with django_assert_max_num_queries(15):
+        page = admin_client.get(f"{TEAMS}{research.pk}/change/").content.decode()
+    assert all(f"member-{number}</option>" in page for number in range(30))
+
+
+def test_page_of_a_person_costs_the_same_however_many_teams_they_are_in(
+    admin_client: Client, alice: User, django_assert_max_num_queries: Any
+) -> None:
+    for number in range(30):
+        Team.objects.create(name=f"team-{number}").members.add(alice)
+    with django_assert_max_num_queries(15):
+        page = admin_client.get(f"/admin/accounts/user/{alice.pk}/change/").content.decode()
+    assert all(f"team-{number}</option>" in page for number in range(30))
+
+
 # --- teams ----------------------------------------------------------------------------------------------------------
 def test_team_is_saved_with_its_members(admin_client: Client, alice: User) -> None:
     members = {
