@@ -42,7 +42,7 @@ gc.disable()
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are cores: tests wait a good part of their time, for other processes and for patience to end."""
+    """One more than there are cores: tests wait a good part of their time."""
     return (os.cpu_count() or 1) + 1
 
 
@@ -165,7 +165,9 @@ def make_gateway(
     """
     from gateway_project.tests import cast
 
-    gateways = Gateways(tmp_path_factory.mktemp("gateways"), running_services)
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own  # by all workers of this run
+    gateways = Gateways(tmp_path_factory.mktemp("gateways"), running_services, shared)
     return lambda backend, configuration=gateway_configuration, **settings: gateways.make(
         backend, configuration, cast.KEYS, **settings
     )

@@ -6,6 +6,7 @@ with two workers.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -252,12 +253,15 @@ class Gateways:
     """Makes gateways. Migrates once for each kind of database, and copies that for every further gateway, as it copies
     what `apply` made of a configuration that was given before."""
 
-    def __init__(self, folder: Path, services: Running) -> None:
+    def __init__(self, folder: Path, services: Running, shared: Path | None = None) -> None:
+        """`shared`: a folder where what was migrated is found by those who make gateways in other processes."""
         self._folder = folder
         self._services = services
-        # To be copied: path of a SQLite file, or URL of a PostgreSQL database.
-        self._migrated: dict[str, str] = {}
-        self._applied: dict[tuple[bool, str], str] = {}  # is it SQLite, configuration
+        self._shared = shared or folder
+        self._shared.mkdir(parents=True, exist_ok=True)
+        self._postgres_template = ""
+        # By whether it is SQLite and by configuration; to be copied: path of a file, or URL of a PostgreSQL database.
+        self._applied: dict[tuple[bool, str], str] = {}
         self._made = 0
 
     @contextmanager
@@ -319,22 +323,41 @@ class Gateways:
         return GatewayProcess(folder, database_url=database_url, redis_url=redis_url, workers=workers, env=settings)
 
     def _migrated_sqlite(self) -> str:
-        if "sqlite" not in self._migrated:
-            template = GatewayProcess(self._folder / "template-sqlite")
-            self._migrate(template)
-            self._migrated["sqlite"] = str(_checkpointed(template))
-        return self._migrated["sqlite"]
+        kept = self._shared / "migrated.sqlite3"
+        with _made_once(kept) as is_made:
+            if not is_made:
+                template = GatewayProcess(self._folder / "template-sqlite")
+                self._migrate(template)
+                shutil.copy(_checkpointed(template), kept)
+        return str(kept)
 
     def _migrated_postgres(self) -> str:
-        if "postgres" not in self._migrated:
-            self._migrated["postgres"] = self._services.postgres().database()
-            self._migrate(GatewayProcess(self._folder / "template-postgres", database_url=self._migrated["postgres"]))
-        return self._migrated["postgres"]
+        """On this process's own server: others have what was migrated as a dump."""
+        if not self._postgres_template:
+            server = self._services.postgres()
+            url = server.database()
+            kept = self._shared / "migrated.sql"
+            with _made_once(kept) as is_made:
+                if is_made:
+                    server.load(url, kept)
+                else:
+                    self._migrate(GatewayProcess(self._folder / "template-postgres", database_url=url))
+                    server.dump(url, kept)
+            self._postgres_template = url
+        return self._postgres_template
 
     @staticmethod
     def _migrate(template: GatewayProcess) -> None:
         template.manage("migrate", "--verbosity", "0")
         template.http.close()
+
+
+@contextmanager
+def _made_once(path: Path) -> Iterator[bool]:
+    """Is it there? Whoever asks first makes it, and whoever asks meanwhile waits."""
+    with path.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield path.exists()
 
 
 def _checkpointed(gateway: GatewayProcess) -> Path:

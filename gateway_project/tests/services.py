@@ -81,6 +81,13 @@ class PostgresServer:
         """Also when somebody is still connected."""
         self._execute(f'DROP DATABASE IF EXISTS "{_name(url)}" WITH (FORCE)')
 
+    def dump(self, url: str, path: Path) -> None:
+        """Writes what `load` reads, where we have the programs for it; else no file is made."""
+
+    def load(self, url: str, path: Path) -> None:
+        """Fills an empty database with what `dump` wrote. Raises RuntimeError."""
+        raise RuntimeError("nothing was dumped")
+
     def _execute(self, statement: str) -> None:
         with psycopg.connect(self.url, autocommit=True) as connection:
             connection.execute(statement.encode())
@@ -99,7 +106,8 @@ class OwnPostgres(PostgresServer):
         self._port = free_port()
         super().__init__(f"postgresql://postgres@127.0.0.1:{self._port}/postgres")
         self.can_stop = True
-        self._run("initdb", "--username=postgres", "--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C")
+        folder = f"--pgdata={self._folder / 'data'}"
+        self._run("initdb", folder, "--username=postgres", "--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C")
         self.start()
 
     def start(self) -> None:
@@ -127,13 +135,21 @@ class OwnPostgres(PostgresServer):
         self.stop()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _run(self, program: str, *arguments: str) -> None:
-        command = [str(self._programs / program), "-D", str(self._folder / "data"), *arguments]
+    def dump(self, url: str, path: Path) -> None:
+        path.write_bytes(self._run("pg_dump", url))
+
+    def load(self, url: str, path: Path) -> None:
+        self._run("psql", "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", url, script=path.read_bytes())
+
+    def _run(self, program: str, *arguments: str, script: bytes = b"") -> bytes:
+        """What it prints. Raises RuntimeError when it fails."""
+        command = [str(self._programs / program), *arguments]
         done = subprocess.run(
-            command, user=self._account, group=self._account, cwd="/", capture_output=True, check=False
+            command, user=self._account, group=self._account, cwd="/", input=script, capture_output=True, check=False
         )
         if done.returncode:
             raise RuntimeError(f"{program} failed: {done.stderr.decode()}")
+        return done.stdout
 
     def _answers(self) -> bool:
         try:

@@ -46,6 +46,17 @@ def test_databases_are_separate_and_can_be_copied(postgres: services.PostgresSer
             postgres.drop(url)
 
 
+def test_database_can_be_carried_to_another_server(postgres: services.PostgresServer, tmp_path: Path) -> None:
+    if not postgres.can_stop:
+        services.missing("PostgreSQL", "only one of our own has the programs for it")
+    first, second = postgres.database(), postgres.database()
+    with psycopg.connect(first) as connection:
+        connection.execute("CREATE TABLE mark (number int)")
+    postgres.dump(first, tmp_path / "dump")
+    postgres.load(second, tmp_path / "dump")
+    assert _has_mark(second)
+
+
 def test_redis_databases_are_handed_out_empty(redis: services.RedisServer) -> None:
     first, second = redis.database(), redis.database()
     assert first != second
