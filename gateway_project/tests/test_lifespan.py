@@ -71,12 +71,12 @@ class Process:
 
 @pytest.fixture(autouse=True)
 def own_folder(settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A data folder of the test's own, and the tests' process as it was before."""
+    """A data folder of the test's own, and the tests' process as it was before, but for what was frozen: to thaw it is
+    to walk all the tests that are loaded, over and over."""
     settings.DATA_DIR, settings.REDIS_URL = tmp_path, ""
     monkeypatch.setattr(lifespan_module, "LOCK_TRIES", 2)
     threshold, interval = gc.get_threshold(), sys.getswitchinterval()
     yield
-    gc.unfreeze()
     gc.set_threshold(*threshold)
     sys.setswitchinterval(interval)
 

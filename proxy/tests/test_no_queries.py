@@ -113,11 +113,11 @@ def policy(key: str) -> None:
 
 @pytest.fixture
 def quiet_process(settings: Any, tmp_path: Any) -> Iterator[None]:
-    """The gateway tunes its process when it starts; the tests' process gets its own ways back."""
+    """The gateway tunes its process when it starts; the tests' process gets its own ways back, but for what was frozen:
+    to thaw it is to walk all the tests that are loaded, over and over."""
     settings.DATA_DIR, settings.REDIS_URL = tmp_path, ""
     threshold, interval = gc.get_threshold(), sys.getswitchinterval()
     yield
-    gc.unfreeze()
     gc.set_threshold(*threshold)
     sys.setswitchinterval(interval)
 
