@@ -72,12 +72,12 @@ def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -
     """The test database; tests that commit to it leave it to the next one as it was."""
     from django.test import TransactionTestCase
 
-    from gateway_project.tests.as_migrated import AsMigrated
+    from gateway_project.tests.database_state import DatabaseState
 
     with pytest.MonkeyPatch.context() as patch:
         with django_db_blocker.unblock():
-            as_migrated = AsMigrated()
-        patch.setattr(TransactionTestCase, "_fixture_teardown", lambda test: as_migrated.restore())
+            migrated = DatabaseState()
+        patch.setattr(TransactionTestCase, "_fixture_teardown", lambda test: migrated.restore())
         yield
 
 

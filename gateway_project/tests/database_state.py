@@ -1,4 +1,4 @@
-"""The test database as `migrate` left it, after each test that could not simply be rolled back.
+"""What the tables of the test database held, to be put back: after each test that could not simply be rolled back.
 
 Django's own way, `flush`, empties every table and then has Django and the apps fill some of them again: a tenth of a
 second of work each time on SQLite, and twice that on PostgreSQL, which makes new files for every table.
@@ -13,8 +13,8 @@ from django.db import connection, transaction
 Rows = list[tuple[Any, ...]]
 
 
-class AsMigrated:
-    """Made when the database is as `migrate` left it: `restore` makes it so again."""
+class DatabaseState:
+    """Every row there is when it is made; `restore` makes it so again."""
 
     def __init__(self) -> None:
         self._tables = connection.introspection.django_table_names(only_existing=True, include_views=False)
