@@ -27,7 +27,6 @@ def build() -> None:
     rerating.set_prices_ids(selectors.prices_ids)
     owner_sections.set_sections(limits_of_owner)
     sources.set_repeated_blocks(repeated_blocks)
-    sources.set_routes(selectors.providers_in_order)
 
 
 def event_ids(request_id: str) -> list[UUID]:

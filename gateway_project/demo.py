@@ -302,6 +302,8 @@ def _event(
         "organization": "",
         "trace_id": f"{rng.getrandbits(128):032x}" if not key.owner else "",
         "above_hold": False,
+        "failed_tries": "",
+        "spent_budget_id": None,
         "units": {},
         "tags": {"app": key.name} if not key.owner else {},
     }

@@ -22,8 +22,8 @@ from proxy.forms import ModelForm, PricedModelForm, ProviderForm, effective_url,
 from proxy.models import Model, Provider, Route
 from proxy.providers import presets
 from usage.display import price
+from usage.prices import carry_prices, set_price
 from usage.pricing import Price
-from usage.services import set_price
 
 PROBES_AT_ONCE = 8
 PRICE_COLORS = {"own": "success", "list": "info", "partly": "warning", "unpriced": "warning"}
@@ -262,6 +262,8 @@ class CatalogueAdmin(LiveSoon, ModelAdmin):
 
     def save_model(self, request: HttpRequest, obj: Model, form: Any, change: bool) -> None:
         super().save_model(request, obj, form, change)
+        if change and "name" in form.changed_data:
+            carry_prices(form.initial["name"], obj.name)
         if isinstance(form, PricedModelForm) and form.has_new_price():
             price = form.cleaned_data
             set_price(

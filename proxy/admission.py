@@ -91,6 +91,7 @@ async def hold(gateway: Gateway, call: Call, exchange: Exchange, model: ModelEnt
     spent = await _try_to_hold(gateway, call, exchange, model, admission, size)
     if spent is None:
         return model
+    _note_spent(call, spent)
     cheaper = _cheaper(gateway, admission.principal, spent.budget, model)
     if cheaper is None:
         raise _no_room(spent)
@@ -100,6 +101,7 @@ async def hold(gateway: Gateway, call: Call, exchange: Exchange, model: ModelEnt
     admission.holding = admission.book.holding(principal.key_id, principal.user_id, principal.team_id, cheaper.name)
     spent = await _try_to_hold(gateway, call, exchange, cheaper, admission, size)
     if spent is not None:
+        _note_spent(call, spent)
         raise _no_room(spent)
     if call.facts is not None:
         call.facts["model"] = cheaper.name
@@ -213,6 +215,12 @@ def _cheaper(gateway: Gateway, principal: Principal, budget: BudgetSpec, model: 
 def _asked_for(exchange: Exchange) -> int | None:
     most, is_named = measure.most_completion_tokens(exchange, None, 0)
     return most if is_named else None
+
+
+def _note_spent(call: Call, spent: Spent) -> None:
+    """In the books, so that whoever looks after the budget hears of it."""
+    if call.facts is not None and not spent.is_held:
+        call.facts["spent_budget_id"] = spent.budget.id
 
 
 # --- refusing -------------------------------------------------------------------------------------------------------

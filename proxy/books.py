@@ -107,6 +107,14 @@ def open_call(journal: Journal, call: Call, facts: dict[str, Any], candidate: Ca
     call.opened = True
 
 
+def note_failure(journal: Journal, call: Call, before: str, candidate: Candidate, error: GatewayError) -> str:
+    """Write down that a route has failed and the next one is asked: so it is known even if the gateway dies then. Gives
+    all that have failed, as usage events have them."""
+    failed_tries = ",".join(filter(None, (before, f"{candidate.target.provider}:{error.status}")))
+    journal.note({"id": call.id, "failed_tries": failed_tries})
+    return failed_tries
+
+
 def used(usage: TokenUsage, price: Price | None) -> dict[str, Any]:
     """The columns that say what was used and what it costs; cost None: the price is not known."""
     return {**event_columns(usage), "cost_nano_usd": _cost(usage, price)}

@@ -239,6 +239,7 @@ async def _try_routes(gateway: Gateway, call: Call, exchange: Exchange, model: M
     prompt_tokens = measure.estimated_tokens(size)
     own_key = caller_provider_key(call)
     attempts = 0
+    failed_tries = ""
     failed: GatewayError | None = None
     unable: GatewayError = InvalidRequest(
         f"The model does not support {exchange.endpoint}. Choose another model.", param="model"
@@ -264,6 +265,8 @@ async def _try_routes(gateway: Gateway, call: Call, exchange: Exchange, model: M
             "upstream_model": candidate.target.upstream_model,
             "attempts": attempts,
         }
+        if failed_tries:
+            call.outcome["failed_tries"] = failed_tries
         try:
             await (attempt.stream(request) if exchange.stream else attempt.answer(request))
             return
@@ -271,6 +274,7 @@ async def _try_routes(gateway: Gateway, call: Call, exchange: Exchange, model: M
             if not _moves_on(error) or call.status or call.client_gone:
                 raise
             failed = error
+            failed_tries = books.note_failure(gateway.journal, call, failed_tries, candidate, error)
             logger.info("route %s failed with %s: %s", candidate.target.provider, error.status, error.__cause__ or "")
     raise failed or unable
 

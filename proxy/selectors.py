@@ -45,15 +45,6 @@ def routes_by_provider(providers: Iterable[Provider]) -> dict[int, list[str]]:
     return found
 
 
-def providers_in_order() -> dict[str, list[list[str]]]:
-    """Of each model the providers of its routes, in the order they are tried; those of one order share the calls."""
-    found: dict[str, dict[int, list[str]]] = {}
-    rows = Route.objects.filter(enabled=True, provider__enabled=True, model__enabled=True).order_by("order", "id")
-    for model, order, provider in rows.values_list("model__name", "order", "provider__name"):
-        found.setdefault(model, {}).setdefault(order, []).append(provider)
-    return {model: list(tiers.values()) for model, tiers in found.items()}
-
-
 @dataclass(frozen=True, slots=True)
 class PriceNow:
     """What a model costs everyone at this moment. `own`: set here, not from the list that ships with the gateway.

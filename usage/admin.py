@@ -267,7 +267,10 @@ class UsageEventAdmin(ModelAdmin):
 
     @display(description="attempts")
     def attempts_text(self, event: UsageEvent) -> str:
-        return f"{event.attempts}" if event.attempts else "None: no provider heard of it"
+        if not event.attempts:
+            return "None: no provider heard of it"
+        failed = event.failed_tries.replace(":", " ").replace(",", ", ")
+        return f"{event.attempts}; failed before: {failed}" if failed else str(event.attempts)
 
     @display(description="API key")
     def key_link(self, event: Any) -> SafeString | str:

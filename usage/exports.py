@@ -60,6 +60,8 @@ COLUMNS: dict[str, str | None] = {
     "organization": "organization",
     "trace_id": "trace_id",
     "above_hold": "above_hold",
+    "failed_tries": "failed_tries",
+    "spent_budget_id": "spent_budget_id",
     "units": "units",
     "tags": "tags",
 }

@@ -46,8 +46,8 @@ EXTRA = ("findings", "content", "moderation")
 Also = Callable[[list[Record]], None]
 
 to_row = operator.itemgetter(*EVENT_COLUMNS)
-# Columns that a journal of an older version does not have.
-LATER: Record = {"above_hold": False, "units": {}}
+# Columns that few calls have, or that a journal of an older version does not.
+LATER: Record = {"above_hold": False, "units": {}, "failed_tries": "", "spent_budget_id": None}
 # What a log line says of a call; never text, never a secret.
 LOGGED = (
     "request_id", "endpoint", "key_label", "team_id", "model", "provider", "status", "error_code", "streamed",
@@ -208,7 +208,10 @@ class Flusher:
                 opened[record["id"]] = (record, segment)
                 segment.unsettled += 1
                 continue
-            if kind == "whole":
+            if kind == "note":
+                if record["id"] in opened:
+                    opened[record["id"]][0].update(record)
+            elif kind == "whole":
                 self._finish(record, segment, lines)
             elif not self._settle(record, segment, lines, opened):
                 self._early.append((segment, record))

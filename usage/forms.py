@@ -151,11 +151,18 @@ class ModelPriceForm(forms.ModelForm):
     output_usd_per_mtok = price_field("Output", OUTPUT, required=True)
     cached_usd_per_mtok = price_field("Cached input", CACHED)
     cache_write_usd_per_mtok = price_field("Cache write", CACHE_WRITE)
+    cache_write_1h_usd_per_mtok = price_field(
+        "Cache write, for an hour", "Per million prompt tokens to be cached for an hour. Empty: as cache write."
+    )
     reasoning_usd_per_mtok = price_field(
         "Reasoning", "Per million completion tokens spent on reasoning. Empty: as output."
     )
     audio_input_usd_per_mtok = price_field("Audio input", "Per million prompt tokens of audio. Empty: as input.")
     audio_output_usd_per_mtok = price_field("Audio output", "Per million completion tokens of audio. Empty: as output.")
+    image_input_usd_per_mtok = price_field("Image input", "Per million prompt tokens of pictures. Empty: as input.")
+    image_output_usd_per_mtok = price_field(
+        "Image output", "Per million completion tokens of pictures. Empty: as output."
+    )
     request_usd = price_field("Each call", "US dollars a call that used anything, on top of its tokens. Empty: none.")
     image_usd = price_field("Each picture", "US dollars per picture made. Empty: pictures cost their tokens only.")
     tools_usd = ToolsField(
@@ -176,7 +183,7 @@ class ModelPriceForm(forms.ModelForm):
         2,
         label="Long prompts",
         help_text="From which length of the prompt on the whole call costs what instead, one length a line, such as: "
-        "200001: input 2.50, output 15, cached 0.25. What is left out costs as input, or as output.",
+        "200001: input 2.50, output 15, cached 0.25. What is left out costs what plain tokens do.",
     )
 
     class Meta:

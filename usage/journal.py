@@ -5,6 +5,7 @@ One folder, one writer per web process. A writer owns segments `<owner>-<number>
 JSON object with `id` and `kind`:
 
     open     the whole usage event as it stands if nothing more is ever heard of the call (estimated, gateway_died)
+    note     columns that are known in the midst of a call which goes on
     settle   the columns that the end of the call has changed
     whole    both in one, for a call that no provider heard of
 
@@ -19,6 +20,7 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,8 @@ SEGMENT_BYTES = 8 * 1024 * 1024
 
 class Journal:
     """The writer. `open` and `whole` raise OSError when the disk does not take the record; `settle` never does:
-    what could not be written is kept and tried again by `retry`, because the call has already happened."""
+    what could not be written is kept and tried again by `retry`, because the call has already happened. `note` leaves
+    it out."""
 
     def __init__(self, folder: Path, segment_bytes: int = SEGMENT_BYTES) -> None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -53,6 +56,12 @@ class Journal:
     def whole(self, record: Record) -> None:
         record["kind"] = "whole"
         self._write(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE))
+
+    def note(self, record: Record) -> None:
+        """Its columns are said again by `settle`: it is for calls that never get there."""
+        record["kind"] = "note"
+        with suppress(OSError):
+            self._write(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE))
 
     def settle(self, record: Record) -> None:
         record["kind"] = "settle"

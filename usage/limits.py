@@ -13,8 +13,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from django.db.models import Max
+
 from accounts.time_ids import to_unix_us
-from usage.models import Budget, Limit, MoneySettings, TopUp
+from usage.models import Budget, Limit, MoneySettings, Rerating, TopUp
 from usage.spending import spent_until
 from usage.windows import UnknownZone, window_at_us, zone_of
 
@@ -91,8 +93,8 @@ NOTHING = Holding((), ())
 @dataclass(frozen=True, slots=True)
 class Base:
     """What was spent in a window by calls that came in before `from_us`: as the books said at `read_us` (both in unix
-    microseconds). Later calls the ledger has counted itself. For as long as earlier ones may still be under way, the
-    books are read again."""
+    microseconds). Later calls the ledger has counted itself: of these only what re-ratings have changed is in it. For
+    as long as earlier ones may still be under way, the books are read again."""
 
     spent: int
     from_us: int
@@ -111,7 +113,8 @@ class Rules:
 
 class LimitBook:
     """Which budgets and limits hold for whom. `bases` by (budget, start of the window in unix microseconds);
-    `counted_from`: when (likewise) the ledger began to count a budget, as it stands now."""
+    `counted_from`: when (likewise) the ledger began to count a budget, as it stands now; `rerated_at`: when calls were
+    last priced again, so that the books have to be read anew."""
 
     def __init__(
         self,
@@ -121,12 +124,14 @@ class LimitBook:
         bases: dict[tuple[int, int], Base] | None = None,
         counted_from: dict[int, int] | None = None,
         problems: tuple[str, ...] = (),
+        rerated_at: datetime | None = None,
     ) -> None:
         self.budgets = tuple(budgets)
         self.rules = rules or Rules()
         self.bases = bases or {}
         self.counted_from = counted_from or {}
         self.problems = problems
+        self.rerated_at = rerated_at
         self._budgets: dict[str, list[BudgetSpec]] = defaultdict(list)
         self._limits: dict[str, list[LimitSpec]] = defaultdict(list)
         for budget in self.budgets:
@@ -185,7 +190,7 @@ class Holder:
 
 
 def build(previous: LimitBook | None = None, *, reads_books: bool = True) -> LimitBook:
-    """Read and compile everything: four queries, and those of what was spent of budgets already."""
+    """Read and compile everything: five queries, and those of what was spent of budgets already."""
     row = MoneySettings.objects.first() or MoneySettings()
     given: dict[int, list[tuple[int, int]]] = defaultdict(list)
     for budget_id, start, amount in TopUp.objects.values_list("budget_id", "window_start", "amount"):
@@ -207,8 +212,10 @@ def build(previous: LimitBook | None = None, *, reads_books: bool = True) -> Lim
         throttle_s=row.throttle_s,
     )
     counted_from = _counted_from(budgets, previous)
+    # Before the books: what is priced again meanwhile is news for the next one.
+    rerated_at = Rerating.objects.aggregate(last=Max("ended_at"))["last"]
     bases = read_bases(budgets, counted_from) if reads_books else {}
-    return LimitBook(budgets, limits, rules, bases, counted_from, tuple(problems))
+    return LimitBook(budgets, limits, rules, bases, counted_from, tuple(problems), rerated_at)
 
 
 def _counted_from(budgets: Iterable[BudgetSpec], previous: LimitBook | None) -> dict[int, int]:
@@ -225,16 +232,13 @@ def _counted_from(budgets: Iterable[BudgetSpec], previous: LimitBook | None) -> 
 
 def read_bases(budgets: Iterable[BudgetSpec], counted_from: dict[int, int]) -> dict[tuple[int, int], Base]:
     """What was spent, in their windows of now, before the budgets were counted here. Windows that have begun since need
-    none: all their calls are counted."""
+    none, unless their calls were priced again: all of them are counted."""
     now_us = to_unix_us(datetime.now(UTC))
-    wanted = [
-        (budget.row, start_us, counted_from[budget.id])
-        for budget in budgets
-        if (start_us := budget.window_us(now_us)[0]) < counted_from[budget.id]
-    ]
+    wanted = [(budget.row, budget.window_us(now_us)[0], counted_from[budget.id]) for budget in budgets]
     return {
         (budget.pk, start_us): Base(spent, from_us, now_us)
         for (budget, start_us, from_us), spent in zip(wanted, spent_until(wanted), strict=True)
+        if spent or start_us < from_us
     }
 
 

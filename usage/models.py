@@ -75,6 +75,15 @@ class UsageEvent(models.Model):
         "first byte", null=True, help_text="From request to the first byte of the answer, microseconds."
     )
     attempts = models.PositiveSmallIntegerField(help_text="Routes tried; 0: no provider heard of it.")
+    failed_tries = models.CharField(
+        max_length=300,
+        default="",
+        db_default="",
+        help_text="Providers that failed before the one above was asked, each with its status: azure:503, openai:429.",
+    )
+    spent_budget_id = models.BigIntegerField(
+        null=True, help_text="The budget that had no room for it: it was refused, or went to a cheaper model."
+    )
     end_user = models.CharField(max_length=128, help_text="The body's `user`, as the app sent it.")
     client_ip = models.CharField("client IP", max_length=45, help_text="Caller's address.")
     user_agent = models.CharField(max_length=200, help_text="Caller's program.")
@@ -102,6 +111,13 @@ class UsageEvent(models.Model):
             models.Index(fields=["error_code", "-id"], name="event_error", condition=~models.Q(error_code="")),
             models.Index(fields=["-id"], name="event_failed", condition=~models.Q(error_code="")),
             models.Index(fields=["request_id"], name="event_request"),
+            # What alerts look for: next to nothing of all events.
+            models.Index(fields=["-id"], name="event_failed_tries", condition=~models.Q(failed_tries="")),
+            models.Index(
+                fields=["spent_budget_id", "-id"],
+                name="event_spent_budget",
+                condition=models.Q(spent_budget_id__isnull=False),
+            ),
         ]
 
     def __str__(self) -> str:
@@ -259,6 +275,7 @@ class Rerating(models.Model):
     events = models.BigIntegerField(default=0, help_text="Events that were looked at.")
     changed = models.BigIntegerField(default=0, help_text="Events whose cost has changed.")
     delta_nano_usd = models.BigIntegerField(default=0, help_text="Sum of the changes, nano-USD.")
+    ended_at = models.DateTimeField(null=True, help_text="When it was done (UTC). Empty: it was cut off, or goes on.")
 
     class Meta:
         verbose_name = "re-rating"
@@ -329,6 +346,10 @@ class ModelPrice(models.Model):
     cache_write_nano_usd_per_mtok = _optional_price(
         "cache write", "Nano-USD per million prompt tokens written to the provider's cache. Empty: as input."
     )
+    cache_write_1h_nano_usd_per_mtok = _optional_price(
+        "cache write for an hour",
+        "Nano-USD per million prompt tokens that the provider's cache keeps for an hour. Empty: as cache write.",
+    )
     reasoning_nano_usd_per_mtok = _optional_price(
         "reasoning", "Nano-USD per million completion tokens spent on reasoning. Empty: as output."
     )
@@ -337,6 +358,12 @@ class ModelPrice(models.Model):
     )
     audio_output_nano_usd_per_mtok = _optional_price(
         "audio output", "Nano-USD per million completion tokens of audio. Empty: as output."
+    )
+    image_input_nano_usd_per_mtok = _optional_price(
+        "image input", "Nano-USD per million prompt tokens of pictures. Empty: as input."
+    )
+    image_output_nano_usd_per_mtok = _optional_price(
+        "image output", "Nano-USD per million completion tokens of pictures. Empty: as output."
     )
     request_nano_usd = _price("request", "Nano-USD a call, on top of its tokens.", default=0)
     image_nano_usd = _optional_price("image", "Nano-USD per image made. Empty: images cost their tokens only.")
@@ -349,7 +376,7 @@ class ModelPrice(models.Model):
     tiers = models.JSONField(
         default=list,
         blank=True,
-        help_text="Dearer prices of long prompts: from_prompt_tokens, input, output, cached, cache_write; nano-USD.",
+        help_text="Dearer prices of long prompts: from_prompt_tokens, and any of the prices per million; nano-USD.",
     )
 
     class Meta:

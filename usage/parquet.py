@@ -25,7 +25,7 @@ USD, TIME = DataType.decimal128(28, 9), DataType.timestamp("us", tz="UTC")
 _FLAGS = {"streamed", "estimated", "above_hold"}
 _NUMBERS = {
     *("key_id", "user_id", "team_id", "status", "prompt_tokens", "completion_tokens", "cached_tokens"),
-    *("cache_write_tokens", "reasoning_tokens", "latency_us", "first_byte_us", "attempts"),
+    *("cache_write_tokens", "reasoning_tokens", "latency_us", "first_byte_us", "attempts", "spent_budget_id"),
 }
 
 

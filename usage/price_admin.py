@@ -81,8 +81,9 @@ class ModelPriceAdmin(LiveSoon, ModelAdmin):
                         "fields": (
                             ("input_usd_per_mtok", "output_usd_per_mtok"),
                             ("cached_usd_per_mtok", "cache_write_usd_per_mtok"),
+                            ("cache_write_1h_usd_per_mtok", "reasoning_usd_per_mtok"),
                             ("audio_input_usd_per_mtok", "audio_output_usd_per_mtok"),
-                            "reasoning_usd_per_mtok",
+                            ("image_input_usd_per_mtok", "image_output_usd_per_mtok"),
                             "tiers_usd",
                         )
                     },
@@ -97,8 +98,9 @@ class ModelPriceAdmin(LiveSoon, ModelAdmin):
                     "fields": (
                         ("in_usd", "out_usd"),
                         ("cached", "cache_write"),
+                        ("cache_write_1h", "reasoning"),
                         ("audio_in", "audio_out"),
-                        "reasoning",
+                        ("image_in", "image_out"),
                         "long_prompts",
                     )
                 },
@@ -175,6 +177,10 @@ class ModelPriceAdmin(LiveSoon, ModelAdmin):
     def cache_write(self, row: ModelPrice) -> str:
         return _price(row.cache_write_nano_usd_per_mtok, "as input")
 
+    @display(description="cache write, for an hour")
+    def cache_write_1h(self, row: ModelPrice) -> str:
+        return _price(row.cache_write_1h_nano_usd_per_mtok, "as cache write")
+
     @display(description="audio input")
     def audio_in(self, row: ModelPrice) -> str:
         return _price(row.audio_input_nano_usd_per_mtok, "as input")
@@ -182,6 +188,14 @@ class ModelPriceAdmin(LiveSoon, ModelAdmin):
     @display(description="audio output")
     def audio_out(self, row: ModelPrice) -> str:
         return _price(row.audio_output_nano_usd_per_mtok, "as output")
+
+    @display(description="image input")
+    def image_in(self, row: ModelPrice) -> str:
+        return _price(row.image_input_nano_usd_per_mtok, "as input")
+
+    @display(description="image output")
+    def image_out(self, row: ModelPrice) -> str:
+        return _price(row.image_output_nano_usd_per_mtok, "as output")
 
     @display(description="reasoning")
     def reasoning(self, row: ModelPrice) -> str:
@@ -214,16 +228,20 @@ class ModelPriceAdmin(LiveSoon, ModelAdmin):
     def more(self, row: ModelPrice) -> str:
         """What else is priced, in a few words: the row's own page has the figures."""
         said = {
-            "cache write": row.cache_write_nano_usd_per_mtok is not None,
-            "reasoning": row.reasoning_nano_usd_per_mtok is not None,
-            "audio": row.audio_input_nano_usd_per_mtok is not None or row.audio_output_nano_usd_per_mtok is not None,
+            "cache write": _is_set(row, "cache_write", "cache_write_1h"),
+            "reasoning": _is_set(row, "reasoning"),
+            "audio": _is_set(row, "audio_input", "audio_output"),
             "calls": row.request_nano_usd,
-            "pictures": row.image_nano_usd is not None,
+            "pictures": row.image_nano_usd is not None or _is_set(row, "image_input", "image_output"),
             "tools": row.tools_nano_usd,
             "batch": row.batch_percent != 100,
             "long prompts": row.tiers,
         }
         return ", ".join(name for name, is_said in said.items() if is_said)
+
+
+def _is_set(row: ModelPrice, *names: str) -> bool:
+    return any(getattr(row, f"{name}_nano_usd_per_mtok") is not None for name in names)
 
 
 def _price(nano: int | None, otherwise: str) -> str:
@@ -252,7 +270,7 @@ class ReratingAdmin(ModelAdmin):
     list_select_related = ("by",)
     list_disable_select_all = True
     fieldsets = (
-        ("The run", {"fields": (("when", "who"), "reason")}),
+        ("The run", {"fields": (("when", "who"), ("reason", "done"))}),
         ("What it looked at", {"fields": (("calls_of", "model_text"), "looked_at")}),
         ("What came of it", {"fields": (("changed_text", "difference"),)}),
     )
@@ -272,6 +290,10 @@ class ReratingAdmin(ModelAdmin):
     @display(description="run")
     def when(self, run: Rerating) -> str:
         return short_time(run.at)
+
+    @display(description="done")
+    def done(self, run: Rerating) -> str:
+        return short_time(run.ended_at) if run.ended_at else "Not that we know: if it was cut off, run it again"
 
     @display(description="calls of")
     def calls_of(self, run: Rerating) -> str:

@@ -133,9 +133,12 @@ def price_of(row: ModelPrice) -> Price:
         output=row.output_nano_usd_per_mtok,
         cached=row.cached_nano_usd_per_mtok,
         cache_write=row.cache_write_nano_usd_per_mtok,
+        cache_write_1h=row.cache_write_1h_nano_usd_per_mtok,
         reasoning=row.reasoning_nano_usd_per_mtok,
         audio_input=row.audio_input_nano_usd_per_mtok,
         audio_output=row.audio_output_nano_usd_per_mtok,
+        image_input=row.image_input_nano_usd_per_mtok,
+        image_output=row.image_output_nano_usd_per_mtok,
         **plain,
         tiers=tuple(
             (tier["from_prompt_tokens"], Price(**{name: tier.get(name) for name in TIER_RATES}, **plain))
@@ -146,7 +149,10 @@ def price_of(row: ModelPrice) -> Price:
 
 # What a tier of a ModelPrice may say, nano-USD per million tokens; input and output always. The rest of the price is
 # that of the row.
-TIER_RATES = ("input", "output", "cached", "cache_write", "reasoning", "audio_input", "audio_output")
+TIER_RATES = (
+    *("input", "output", "cached", "cache_write", "cache_write_1h", "reasoning"),
+    *("audio_input", "audio_output", "image_input", "image_output"),
+)
 
 
 def context_window(prices_id: str, model: str) -> int | None:

@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from accounts.models import Team
 from usage.models import ModelPrice
-from usage.price_list import price_of
+from usage.price_list import TIER_RATES, price_of
 from usage.pricing import UNITS, per_mtok, to_nano, to_usd
 
 
@@ -26,9 +26,12 @@ class Tier(TypedDict, total=False):
     output_usd_per_mtok: Decimal
     cached_usd_per_mtok: Decimal | None
     cache_write_usd_per_mtok: Decimal | None
+    cache_write_1h_usd_per_mtok: Decimal | None
     reasoning_usd_per_mtok: Decimal | None
     audio_input_usd_per_mtok: Decimal | None
     audio_output_usd_per_mtok: Decimal | None
+    image_input_usd_per_mtok: Decimal | None
+    image_output_usd_per_mtok: Decimal | None
 
 
 class UsdPrice(TypedDict, total=False):
@@ -39,9 +42,12 @@ class UsdPrice(TypedDict, total=False):
     output_usd_per_mtok: Decimal
     cached_usd_per_mtok: Decimal | None
     cache_write_usd_per_mtok: Decimal | None
+    cache_write_1h_usd_per_mtok: Decimal | None
     reasoning_usd_per_mtok: Decimal | None
     audio_input_usd_per_mtok: Decimal | None
     audio_output_usd_per_mtok: Decimal | None
+    image_input_usd_per_mtok: Decimal | None
+    image_output_usd_per_mtok: Decimal | None
     request_usd: Decimal
     image_usd: Decimal | None
     tools_usd: Mapping[str, Decimal]
@@ -51,9 +57,7 @@ class UsdPrice(TypedDict, total=False):
 
 # The columns of a price: what a row has beside its model, its team and its beginning.
 COLUMNS = (
-    *(f"{name}_nano_usd_per_mtok" for name in (
-        "input", "output", "cached", "cache_write", "reasoning", "audio_input", "audio_output"
-    )),
+    *(f"{name}_nano_usd_per_mtok" for name in TIER_RATES),
     "request_nano_usd", "image_nano_usd", "tools_nano_usd", "batch_percent", "tiers",
 )  # fmt: skip
 TOOL_NAME = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9_]{1,64}")
@@ -83,6 +87,18 @@ def set_price(
             return False
         row.save()
     return True
+
+
+def carry_prices(model: str, renamed: str) -> None:
+    """Let `renamed`, as `model` is called from now on, cost what `model` does and would: everyone's price and those of
+    teams, the one in force and those to come. What the old name has stays, for the calls of its time."""
+    now = timezone.now()
+    rows = ModelPrice.objects.filter(model=model).order_by("valid_from", "id").select_related("team")
+    begun = {row.team_id: row for row in rows if row.valid_from <= now}
+    to_come = [row for row in rows if row.valid_from > now]
+    with transaction.atomic():
+        for row in (*begun.values(), *to_come):
+            set_price(renamed, team=row.team, valid_from=max(row.valid_from, now), **usd_of(row))
 
 
 def price_in_force(model: str, team: Team | None, at: datetime) -> ModelPrice | None:

@@ -17,7 +17,9 @@ from uuid import UUID
 
 from django.db import transaction
 from django.db.models import QuerySet, Sum
+from django.utils import timezone
 
+from accounts import versions
 from accounts.models import User
 from accounts.time_ids import id_range, to_unix_us
 from usage.models import Adjustment, DirtyHour, Rerating, UsageEvent
@@ -81,8 +83,8 @@ def rerate(
     """Let every call from `start` up to, but not including, `end` cost what its model, and team, cost at its time, by
     the prices as they are known now. `model`: only calls of this one. `dry_run`: only find out.
 
-    Memory stays flat however many there are; the hours that change are marked to be rolled up again. Raises ValueError
-    when the time is empty or no reason is given.
+    Memory stays flat however many there are; the hours that change are marked to be rolled up again, and at the end the
+    budgets in force count what is different. Raises ValueError when the time is empty or no reason is given.
     """
     if start >= end:
         raise ValueError("The time to price again must begin before it ends.")
@@ -105,7 +107,17 @@ def rerate(
                 _write(run, changes)
                 run.events, run.changed, run.delta_nano_usd = rerated.events, rerated.changed, rerated.delta_nano_usd
                 run.save(update_fields=("events", "changed", "delta_nano_usd"))
+    if run is not None:
+        _end(run)
     return rerated
+
+
+def _end(run: Rerating) -> None:
+    """Also lets the budgets in force read what their calls cost by now (usage.limits)."""
+    with transaction.atomic():
+        run.ended_at = timezone.now()
+        run.save(update_fields=("ended_at",))
+        versions.bump(versions.LIMITS)
 
 
 def _pages(events: QuerySet[UsageEvent], low: UUID, high: UUID) -> Iterator[tuple[UUID, UUID]]:

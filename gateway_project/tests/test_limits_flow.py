@@ -201,6 +201,15 @@ def test_call_that_fits_is_made_although_a_larger_one_would_not(limited: Gateway
     assert ask(limited, "poor", max_tokens=1).status_code in (200, 429)
 
 
+def test_event_names_the_budget_that_had_no_room(limited: GatewayProcess) -> None:
+    refused = ask(limited, "of-poor-team")
+    event = limited.event_of(refused.headers["x-request-id"])
+    budgets = limited.query("SELECT id FROM usage_budget WHERE scope = 'team'")
+    assert (event["status"], event["attempts"], event["spent_budget_id"]) == (429, 0, budgets[0]["id"])
+    served = ask(limited, "alice", "gpt-test")
+    assert limited.event_of(served.headers["x-request-id"])["spent_budget_id"] is None
+
+
 @pytest.mark.parametrize("key", ["of-poor-team", "of-poor-user"])
 def test_budget_of_team_and_user_holds_for_their_keys(limited: GatewayProcess, upstream: Upstream, key: str) -> None:
     check_error(ask(limited, key), 429, "insufficient_quota", "insufficient_quota")
@@ -240,6 +249,7 @@ def test_spent_budget_can_fall_back_to_a_cheaper_model(limited: GatewayProcess) 
     event = limited.event_of(answer.headers["x-request-id"])
     assert (event["model"], event["status"]) == ("gpt-test", 200)
     assert event["cost_nano_usd"] < CENTS_5
+    assert event["spent_budget_id"] is not None, "the one that fell back"
     assert Stream.of(ask(limited, "modest", stream=True)).text == "w0 w1 w2 w3 w4 "
 
 

@@ -594,6 +594,16 @@ def test_last_routes_failure_is_told_when_all_fail(gateway: GatewayProcess, upst
     check_error(response, 503, "server_error", None)
     event = gateway.event_of(response.headers["x-request-id"])
     assert (event["provider"], event["attempts"], event["status"]) == ("backup", 2, 503)
+    assert event["failed_tries"] == "upstream:500"
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
+def test_event_tells_who_failed_before(gateway: GatewayProcess, upstream: Upstream, streamed: bool) -> None:
+    upstream.next("error", status=503)
+    event = gateway.event_of(call(gateway, "fallback/500", stream=streamed).headers["x-request-id"])
+    assert (event["provider"], event["failed_tries"]) == ("backup", "upstream:503")
+    event = gateway.event_of(call(gateway, "gpt-test", stream=streamed).headers["x-request-id"])
+    assert event["failed_tries"] == ""
 
 
 def test_all_routes_share_one_budget_of_time(gateway: GatewayProcess, upstream: Upstream) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -11,13 +12,16 @@ from django.test import Client
 from django.urls import reverse
 
 from accounts import versions
-from accounts.models import User
+from accounts.models import Team, User
 from policies.documents import RuleSpec
 from policies.models import Policy
 from policies.services import publish, replace_rules
 from proxy import probe
 from proxy.models import Model, Provider, Route
 from usage.models import ModelPrice
+from usage.price_list import price_of
+from usage.prices import set_price
+from usage.pricing import Price
 
 pytestmark = pytest.mark.django_db
 
@@ -232,6 +236,29 @@ def test_route_without_a_price_is_named(admin_client: Client) -> None:
         Route.objects.create(model=model, provider=Provider.objects.create(name=name, kind=kind))
     assert "Unpriced through ours." in admin_client.get(change_url(model)).content.decode()
     assert "partly unpriced" in admin_client.get(MODELS).content.decode()
+
+
+def test_renamed_model_takes_all_of_its_prices_along(client: Client, research: Team) -> None:
+    """Also when whoever renames it may not set prices: it is no new price."""
+    model = Model.objects.create(name="gpt-test")
+    everyones: dict[str, Any] = {"input_usd_per_mtok": Decimal(1), "output_usd_per_mtok": Decimal(2)}
+    set_price("gpt-test", **everyones, image_usd=Decimal("0.04"), audio_input_usd_per_mtok=Decimal(40))
+    set_price("gpt-test", team=research, **everyones, request_usd=Decimal("0.01"))
+    somebody = staff(client, "proxy.view_model", "proxy.change_model", "proxy.view_route")
+    data = {"name": "renamed", "time_budget_s": 60, "enabled": "on", **NO_ROUTES}
+    assert somebody.post(change_url(model), data).status_code == 302
+    for team, price in ((None, {"image": 40_000_000, "audio_input": 40 * 10**9}), (research, {"request": 10_000_000})):
+        carried = price_of(ModelPrice.objects.get(model="renamed", team=team))
+        assert carried == Price(10**9, 2 * 10**9, **price)
+
+
+def test_price_that_changes_with_the_name_is_written_over_the_one_before(admin_client: Client) -> None:
+    model = Model.objects.create(name="gpt-test")
+    set_price("gpt-test", input_usd_per_mtok=Decimal(1), output_usd_per_mtok=Decimal(2), image_usd=Decimal("0.04"))
+    data = {"name": "renamed", "time_budget_s": 60, "enabled": "on", "input_usd": "3", "output_usd": "2", **NO_ROUTES}
+    assert admin_client.post(change_url(model), data).status_code == 302
+    newest = ModelPrice.objects.filter(model="renamed").latest("pk")
+    assert price_of(newest) == Price(3 * 10**9, 2 * 10**9, image=40_000_000)
 
 
 def test_prices_need_a_right_of_their_own(client: Client) -> None:

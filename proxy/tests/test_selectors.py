@@ -86,12 +86,3 @@ def test_providers_models_are_named_once_each() -> None:
     route(model, upstream_model="b")
     other = Provider.objects.create(name="other", kind="openai")
     assert selectors.routes_by_provider([first.provider, other]) == {first.provider_id: ["a"], other.pk: []}
-
-
-def test_providers_of_a_model_are_in_the_order_in_which_they_are_tried() -> None:
-    model = Model.objects.create(name="a")
-    for order, kind in ((1, "mistral"), (0, "openai"), (0, "groq"), (2, "off")):
-        route(model, kind=kind, order=order)
-    Provider.objects.filter(name="off").update(enabled=False)
-    route(Model.objects.create(name="off", enabled=False))
-    assert selectors.providers_in_order() == {"a": [["openai", "groq"], ["mistral"]]}

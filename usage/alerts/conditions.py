@@ -7,18 +7,22 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db.models import Q, Sum
+from django.db.models import OuterRef, Q, Subquery, Sum
 
 from accounts.models import ApiKey
 from usage.alert_models import Alert, AlertRule, SignInFailures
 from usage.alerts import sources
 from usage.display import money
-from usage.models import Budget
+from usage.models import Budget, UsageEvent
 from usage.spending import Standing, standings
 
 Severity = Alert.Severity
 BUDGETS_AT_ONCE = 500
 MOST_LISTED = 200
+FULL = 100  # per cent
+# From this share on a budget without room for a call is as good as spent.
+NEARLY = 80
+JUST_NOW = timedelta(minutes=2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +56,56 @@ def budgets(rule: AlertRule, now: datetime) -> Iterable[Condition]:
     last = 0
     while some := list(chosen.filter(pk__gt=last)[:BUDGETS_AT_ONCE]):
         last = some[-1].pk
-        for standing in standings(some, now):
+        reached = standings(some, now)
+        without_room = _last_without_room(reached) if FULL in rule.thresholds else {}
+        for standing in reached:
             yield from _reached(rule, standing)
+            if standing.budget.pk in without_room:
+                yield from _no_room(standing, without_room[standing.budget.pk], now)
+
+
+def _last_without_room(reached: Iterable[Standing]) -> dict[int, datetime]:
+    """When each of those that are not spent had, in this window, no room for a call: it was refused, or fell back."""
+    begun = {one.budget.pk: one.window.start for one in reached if one.spent < one.limit}
+    events = UsageEvent.objects.filter(spent_budget_id=OuterRef("pk")).order_by("-pk")
+    rows = Budget.objects.filter(pk__in=list(begun)).annotate(last=Subquery(events.values("at")[:1]))
+    return {pk: last for pk, last in rows.values_list("pk", "last") if last is not None and last >= begun[pk]}
+
+
+def _no_room(standing: Standing, last: datetime, now: datetime) -> Iterable[Condition]:
+    """Near its end such a budget is as good as spent, and that is told as the share of 100 % is. With much left it is
+    rather the call that was too dear: a subject of its own, so that it does not use up the alert of the end."""
+    then = "refused" if standing.budget.on_exhaustion == Budget.OnExhaustion.REFUSE else "sent to a cheaper model"
+    if standing.spent * 100 >= standing.limit * NEARLY:
+        yield Condition(
+            f"{_window(standing)} {FULL} %",
+            True,
+            Severity.CRITICAL,
+            f"{_owner(standing.budget)}: the budget is exhausted",
+            f"{_budget_text(standing)} What is left is less than a call may cost: calls are {then}.",
+            _budget_facts(standing, FULL),
+        )
+    elif now - last < JUST_NOW:  # not for long: meanwhile the limit may have been raised
+        yield Condition(
+            f"{_window(standing)} too dear",
+            True,
+            Severity.WARNING,
+            f"{_owner(standing.budget)}: a call may cost more than is left of the budget",
+            f"{_budget_text(standing)} Such calls are {then}; those that ask for less (max_tokens) are not.",
+            _budget_facts(standing, None),
+        )
+
+
+def _window(standing: Standing) -> str:
+    return f"budget {standing.budget.pk} window {standing.window.start:%Y-%m-%dT%H:%M}"
 
 
 def _reached(rule: AlertRule, standing: Standing) -> Iterable[Condition]:
     budget, spent, limit = standing.budget, standing.spent, standing.limit
-    window = f"budget {budget.pk} window {standing.window.start:%Y-%m-%dT%H:%M}"
+    window = _window(standing)
     for threshold in rule.thresholds:
         if limit > 0 and spent * 100 >= limit * threshold:
-            severity = Severity.CRITICAL if threshold >= 100 else Severity.WARNING
+            severity = Severity.CRITICAL if threshold >= FULL else Severity.WARNING
             yield Condition(
                 f"{window} {threshold} %",
                 True,

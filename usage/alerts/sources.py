@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -19,11 +19,8 @@ class BlockedKey(NamedTuple):
 
 # (since, at least so many) -> the keys blocked so often since then, the most often first.
 RepeatedBlocks = Callable[[datetime, int], Sequence[BlockedKey]]
-# Model -> the providers of its routes, in the order they are tried: those of an inner list share the calls.
-Routes = Callable[[], Mapping[str, Sequence[Sequence[str]]]]
 
 _repeated_blocks: RepeatedBlocks | None = None
-_routes: Routes | None = None
 
 
 def set_repeated_blocks(source: RepeatedBlocks | None) -> None:
@@ -31,14 +28,5 @@ def set_repeated_blocks(source: RepeatedBlocks | None) -> None:
     _repeated_blocks = source
 
 
-def set_routes(source: Routes | None) -> None:
-    global _routes
-    _routes = source
-
-
 def repeated_blocks(since: datetime, at_least: int) -> Sequence[BlockedKey]:
     return _repeated_blocks(since, at_least) if _repeated_blocks else []
-
-
-def routes() -> Mapping[str, Sequence[Sequence[str]]]:
-    return _routes() if _routes else {}

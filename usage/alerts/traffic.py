@@ -7,7 +7,7 @@ newest events of the time are read, through the index of it, and never more than
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import NamedTuple
@@ -16,7 +16,6 @@ from accounts.keyset import distinct_values
 from accounts.time_ids import first_id
 from usage import histogram
 from usage.alert_models import Alert, AlertRule
-from usage.alerts import sources
 from usage.alerts.conditions import Condition, names_of
 from usage.display import duration
 from usage.models import Rollup, UsageEvent
@@ -159,13 +158,12 @@ def providers(rule: AlertRule, now: datetime) -> Iterable[Condition]:
 def _tries(since: datetime) -> dict[str, list[Try]]:
     """By provider; the newest calls of each, so that a busy one does not hide a quiet one."""
     found: dict[str, list[Try]] = defaultdict(list)
-    routes = sources.routes()
+    for at, name, failed_tries in _fallen_back(since):
+        for failed in providers_of(failed_tries) - {name}:  # who has answered after all has its own say below
+            found[failed].append(Try(at, False))
     for name in distinct_values(UsageEvent, "provider"):
         events = UsageEvent.objects.filter(provider=name, pk__gte=first_id(since), attempts__gte=1).order_by("-pk")
-        rows = events.values_list("at", "model", "status", "error_code", "attempts")
-        for at, model, status, code, attempts in rows[:EVENTS_READ]:
-            for other in _tried_in_vain(routes.get(model, ()), name, attempts):
-                found[other].append(Try(at, False))
+        for at, status, code in events.values_list("at", "status", "error_code")[:EVENTS_READ]:
             if status >= 500 and code not in OUR_OWN:
                 found[name].append(Try(at, False))
             elif 0 < status < 500 and status != CLIENT_LEFT:
@@ -173,15 +171,13 @@ def _tries(since: datetime) -> dict[str, list[Try]]:
     return found
 
 
-def _tried_in_vain(tiers: Sequence[Sequence[str]], provider: str, attempts: int) -> set[str]:
-    """Who was asked before `provider`. The event does not say; the order of the model's routes does, where as many were
-    tried as come before it."""
-    before: list[str] = []
-    for tier in tiers:
-        if provider in tier:
-            if attempts <= len(before):  # some were not asked: they do not do this kind of call
-                return set()
-            asked = [*before, *tier] if attempts >= len(before) + len(tier) else before
-            return set(asked) - {provider}
-        before += tier
-    return set()
+def _fallen_back(since: datetime) -> Iterable[tuple[datetime, str, str]]:
+    """When, who answered or was asked last, and who had failed before."""
+    events = UsageEvent.objects.filter(pk__gte=first_id(since)).exclude(failed_tries="").order_by("-pk")
+    return events.values_list("at", "provider", "failed_tries")[:EVENTS_READ]
+
+
+def providers_of(failed_tries: str) -> set[str]:
+    """Their names, without the status each has failed with."""
+    tries = (one.partition(":") for one in failed_tries.split(","))
+    return {name for name, colon, _ in tries if colon}  # what was too long for its column may end in half a name

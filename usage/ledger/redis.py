@@ -4,7 +4,7 @@ A script is atomic and stays within one part of the ledger (usage.ledger.parts).
 held in each, and given back when one refuses.
 
     account   one budget in one window: what is held; what calls have spent that came in since `from` (own), and before
-              it (early); what the books say of those before it (base)
+              it (early); what the books say of those before it, and of re-ratings of those since (base)
     call      what it has, kept under its process: given back by `settle`, or when the process has died by whoever sees
               that its lease is over, at what the books say the call cost (usage.ledger.upkeep)
 """
@@ -74,7 +74,7 @@ class RedisLedger(Ledger):
         self._wire: Wire | None = None
         self._calls: dict[str, CallHere] = {}
         self._ended: dict[str, CallHere] = {}  # and not settled yet
-        self._books = Books(self)
+        self._books = Books(self, book)
         self._dead = upkeep.Dead(self)
         self._strays: dict[str, set[str]] = {}
         self._tasks: set[Task[None]] = set()
@@ -99,6 +99,7 @@ class RedisLedger(Ledger):
         for task in (self._beating, *self._tasks):
             if task is not None:
                 task.cancel()
+        self._books.stop()
         if self._wire is not None:
             await self._wire.close()
 

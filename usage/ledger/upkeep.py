@@ -7,6 +7,7 @@ import time
 from asyncio import Task
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
@@ -16,6 +17,7 @@ from django.db import DatabaseError, InterfaceError, connection
 from usage.ledger.base import Claim, LedgerAway
 from usage.ledger.parts import Part
 from usage.ledger.wire import Argument, script
+from usage.limits import BudgetSpec, Holder
 from usage.models import UsageEvent
 from usage.spending import spent_until
 
@@ -26,6 +28,7 @@ Result = TypeVar("Result")
 
 # How often the books are read again (seconds) for accounts that began in the midst of a window, by their age.
 REREAD = ((20.0, 2.0), (900.0, 30.0))
+ACCOUNTS_AT_ONCE = 500
 # So long after its death a process's journal may still be found.
 GIVE_UP_S = 3600.0
 
@@ -44,12 +47,16 @@ class Young:
 
 
 class Books:
-    """Tells Redis what was spent before an account began, at first and for as long as such calls may still end."""
+    """Tells Redis what was spent before an account began, at first and for as long as such calls may still end; and of
+    every account by how much its calls were priced otherwise later."""
 
-    def __init__(self, ledger: RedisLedger) -> None:
+    def __init__(self, ledger: RedisLedger, book: Holder) -> None:
         self._ledger = ledger
+        self._book = book
         self._young: dict[str, Young] = {}
         self._reading: dict[str, Task[None]] = {}
+        self._rerated: dict[str, datetime] = {}  # part -> the re-rating up to which its accounts are right
+        self._correcting: Task[None] | None = None
 
     async def read(self, part: Part, found: Iterable[tuple[Claim, int]]) -> None:
         """Accounts that cannot be judged before. Raises LedgerAway when the books cannot be read."""
@@ -63,8 +70,7 @@ class Books:
 
     def _has_read(self, name: str, reading: Task[None]) -> None:
         del self._reading[name]
-        if not reading.cancelled():
-            reading.exception()  # fetched: whoever asked may have left
+        _fetch(reading)  # whoever asked may have left
 
     def note(self, part: Part, found: Iterable[tuple[Claim, int]]) -> list[Young]:
         """Accounts, each with its `from_us`, that are to be read again now and then."""
@@ -91,6 +97,36 @@ class Books:
                 due.append(one)
         if due:
             await self._tell(due)
+        is_at_it = self._correcting is not None and not self._correcting.done()
+        if self._book.current.rerated_at is not None and not is_at_it:
+            # Beside the beats: to read the books of many budgets may take longer than a lease.
+            self._correcting = asyncio.create_task(self._correct())
+            self._correcting.add_done_callback(_fetch)
+
+    async def _correct(self) -> None:
+        """After a re-rating: all accounts that there are. Raises LedgerAway; then the next beat tries again."""
+        book, parts = self._book.current, self._ledger.parts
+        assert book.rerated_at is not None
+        for part in list(parts.known.values()):
+            if not part.epoch or self._rerated.get(part.name) == book.rerated_at:
+                continue
+            budgets = [one for one in book.budgets if not one.in_tokens and parts.name_of(one.owner) == part.name]
+            for first in range(0, len(budgets), ACCOUNTS_AT_ONCE):
+                begun = await self._begun(part, budgets[first : first + ACCOUNTS_AT_ONCE])
+                if begun:
+                    await self._tell(begun)
+            self._rerated[part.name] = book.rerated_at
+
+    async def _begun(self, part: Part, budgets: list[BudgetSpec]) -> list[Young]:
+        """Those that have an account in their window of now."""
+        now_us = time.time_ns() // 1000
+        claims = [Claim(budget, *budget.window_us(now_us), 0, None, 0) for budget in budgets]
+        _, *begun = await self._ledger.ask("begun", part, *map(_name, claims))
+        return [Young(part, claim, int(from_us)) for claim, from_us in zip(claims, begun, strict=True) if from_us]
+
+    def stop(self) -> None:
+        if self._correcting is not None:
+            self._correcting.cancel()
 
     async def _tell(self, young: list[Young]) -> None:
         read_us = time.time_ns() // 1000
@@ -134,6 +170,11 @@ class Dead:
         said = await self._ledger.wire().ask(script(name), part.key, [part.epoch, process, *arguments])
         part.check(said)
         return said
+
+
+def _fetch(task: Task[None]) -> None:
+    if not task.cancelled():
+        task.exception()  # or asyncio complains that nobody has
 
 
 def _name(claim: Claim) -> str:

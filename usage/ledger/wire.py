@@ -98,7 +98,7 @@ class ServerWire:
                 await connection.connect()
                 info = await _ask(connection, "INFO", "server")
                 facts = dict(line.partition(":")[::2] for line in _text(info).splitlines())
-                for name in ("open", "admit", "hold", "settle", "beat", "base", "blocked", "dead", "release"):
+                for name in ("open", "admit", "hold", "settle", "beat", "base", "begun", "blocked", "dead", "release"):
                     await _ask(connection, "SCRIPT", "LOAD", script(name).text)
         except (RedisError, OSError, TimeoutError) as error:
             await _disconnect(connection)

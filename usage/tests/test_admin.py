@@ -200,6 +200,11 @@ def test_event_outlives_what_it_names(admin_client: Client) -> None:
     assert "deleted (4712)" in page
 
 
+def test_page_of_an_event_says_who_failed_before(admin_client: Client) -> None:
+    add(timezone.now(), provider="groq", attempts=3, failed_tries="azure:503,openai:429")
+    assert "3; failed before: azure 503, openai 429" in event_page(admin_client, UsageEvent.objects.get())
+
+
 def test_empty_list_says_when_calls_appear(admin_client: Client) -> None:
     assert "Calls appear here within seconds" in admin_client.get(EVENTS).content.decode()
 

@@ -17,7 +17,6 @@ from usage import rollups
 from usage.alert_models import Alert, SignInFailures
 from usage.alerts import sign_ins, sources, traffic
 from usage.alerts.sources import BlockedKey
-from usage.alerts.traffic import _tried_in_vain
 from usage.models import Budget, TopUp
 from usage.tests.alerts import MINUTE, found, rule
 from usage.tests.events import NOON, add
@@ -29,12 +28,10 @@ USD = 10**9
 
 @pytest.fixture(autouse=True)
 def nobody_lends_anything() -> Iterator[None]:
-    before = sources._repeated_blocks, sources._routes
+    before = sources._repeated_blocks
     sources.set_repeated_blocks(None)
-    sources.set_routes(None)
     yield
-    sources.set_repeated_blocks(before[0])
-    sources.set_routes(before[1])
+    sources.set_repeated_blocks(before)
 
 
 def calls(count: int, *, at: Any = NOON, **changed: Any) -> None:
@@ -127,6 +124,76 @@ def test_soft_limit_fires_where_the_rule_wants_it(research: Team) -> None:
     rule("budget", thresholds=[], soft=False)
     Alert.objects.all().delete()
     assert found() == []
+
+
+def without_room(refused_by: Budget, at: Any = NOON, **changed: Any) -> None:
+    kept_out = {"status": 429, "error_code": "insufficient_quota", "attempts": 0, "cost_nano_usd": 0}
+    calls(1, at=at, spent_budget_id=refused_by.pk, **(kept_out | changed))
+
+
+def test_budget_without_room_for_another_call_is_exhausted_once(research: Team) -> None:
+    rule("budget", thresholds=[100])
+    nearly_spent = budget(research)
+    spend(research, 99)
+    assert found() == []
+    without_room(nearly_spent)
+    assert found() == ["Team research: the budget is exhausted"]
+    alert = Alert.objects.get()
+    assert (alert.severity, alert.facts["threshold_percent"]) == ("critical", 100)
+    assert alert.text.startswith("$0.99 of $1.00, 99 %,")
+    assert alert.text.endswith("What is left is less than a call may cost: calls are refused.")
+    spend(research, 2)
+    assert len(found(NOON + MINUTE)) == 1
+
+
+def test_budget_whose_calls_fall_back_is_exhausted_too(research: Team) -> None:
+    rule("budget", thresholds=[100])
+    falling_back = budget(research, on_exhaustion="fall_back", fallback_model="small")
+    spend(research, 99)
+    without_room(falling_back, status=200, error_code="", attempts=1)
+    assert found() == ["Team research: the budget is exhausted"]
+    assert Alert.objects.get().text.endswith("calls are sent to a cheaper model.")
+
+
+def test_only_the_budget_that_had_no_room_is_exhausted(research: Team) -> None:
+    """Not another one that the call counted on, and none because a provider has no quota left."""
+    rule("budget", thresholds=[100])
+    budget(research)
+    spend(research, 99)
+    without_room(budget(Team.objects.create(name="sales")), team_id=research.pk, at=NOON - 5 * MINUTE)
+    calls(1, team_id=research.pk, status=429, error_code="insufficient_quota")
+    assert found() == []
+
+
+def test_refusal_of_the_window_before_exhausts_nothing(research: Team) -> None:
+    rule("budget", thresholds=[100])
+    daily = budget(research, per="day")
+    without_room(daily, at=NOON - timedelta(days=1))
+    spend(research, 99)
+    assert found() == []
+
+
+def test_rule_that_does_not_watch_100_per_cent_says_nothing_of_refusals(research: Team) -> None:
+    rule("budget", thresholds=[50, 99])
+    without_room(budget(research))
+    assert found() == []
+
+
+def test_dear_call_that_finds_no_room_does_not_use_up_the_alert_of_the_end(research: Team) -> None:
+    rule("budget", thresholds=[100])
+    half_spent = budget(research)
+    spend(research, 50)
+    without_room(half_spent)
+    assert found() == ["Team research: a call may cost more than is left of the budget"]
+    spend(research, 49)
+    assert found(NOON + 5 * MINUTE)[1:] == ["Team research: the budget is exhausted"]
+
+
+def test_refusal_of_a_while_ago_says_nothing_of_a_budget_that_has_room(research: Team) -> None:
+    """Its limit may have been raised since."""
+    rule("budget", thresholds=[100])
+    without_room(budget(research))
+    assert found(NOON + 5 * MINUTE) == []
 
 
 @pytest.mark.parametrize("changed", [{"enabled": False}, {"limit": 0}], ids=["switched off", "allows nothing"])
@@ -268,36 +335,47 @@ def test_quiet_provider_is_seen_beside_a_busy_one(monkeypatch: pytest.MonkeyPatc
 
 
 def test_provider_whose_calls_others_answer_is_down_too() -> None:
-    """The event names who answered; who was asked before follows from the order of the routes."""
-    sources.set_routes(lambda: {"gpt": [["openai"], ["azure"]]})
     rule("provider")
-    calls(6, provider="azure", attempts=2)
+    calls(6, provider="azure", attempts=2, failed_tries="openai:503")
     assert found(NOON + MINUTE) == ["Provider openai is down"]
     calls(3, at=NOON + 2 * MINUTE, provider="openai")
     found(NOON + 2 * MINUTE)
     assert Alert.objects.get().resolved_at
 
 
+def test_every_provider_that_failed_before_the_last_one_did_is_down() -> None:
+    rule("provider")
+    failures(6, provider="groq", attempts=3, failed_tries="openai:502,azure:429")
+    assert sorted(found(NOON + MINUTE)) == [f"Provider {name} is down" for name in ("azure", "groq", "openai")]
+
+
+def test_provider_that_answers_when_it_is_asked_again_is_not_down() -> None:
+    rule("provider")
+    calls(6, attempts=3, failed_tries="openai:503,openai:503")
+    assert found(NOON + MINUTE) == []
+
+
+def test_failed_tries_are_seen_beside_many_calls_that_succeed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(traffic, "EVENTS_READ", 50)
+    rule("provider")
+    calls(6, provider="busy", attempts=2, failed_tries="quiet:503")
+    calls(300, at=NOON + MINUTE, provider="busy")
+    assert found(NOON + 2 * MINUTE) == ["Provider quiet is down"]
+
+
 @pytest.mark.parametrize(
-    ("tiers", "answered", "attempts", "in_vain"),
+    ("failed_tries", "names"),
     [
-        ([["a"], ["b"]], "a", 1, set()),
-        ([["a"], ["b"]], "b", 2, {"a"}),
-        ([["a"], ["b"]], "b", 1, set()),  # a was passed over: it cannot do this kind of call
-        ([["a"], ["b"], ["c"]], "c", 3, {"a", "b"}),
-        ([["a"], ["b"], ["c"]], "c", 2, set()),  # one was passed over, and nobody knows which
-        ([["a", "b"]], "b", 1, set()),
-        ([["a", "b"]], "b", 2, {"a"}),
-        ([["a", "b", "c"]], "c", 2, set()),
-        ([["a"], ["b", "c"]], "b", 2, {"a"}),
-        ([["a"], ["b", "c"]], "b", 3, {"a", "c"}),
-        ([["a"]], "gone", 2, set()),
-        ([], "a", 2, set()),
-        ([["a"], ["a"]], "a", 2, set()),
+        ("", set()),
+        ("a:503", {"a"}),
+        ("a:503,b:429,a:504", {"a", "b"}),
+        ("a:503,b:5", {"a", "b"}),
+        ("a:503,long-na", {"a"}),
     ],
+    ids=["none", "one", "several", "cut off in the status", "cut off in the name"],
 )
-def test_who_was_tried_in_vain(tiers: list[list[str]], answered: str, attempts: int, in_vain: set[str]) -> None:
-    assert _tried_in_vain(tiers, answered, attempts) == in_vain
+def test_failed_tries_name_the_providers(failed_tries: str, names: set[str]) -> None:
+    assert traffic.providers_of(failed_tries) == names
 
 
 # --- blocks ----------------------------------------------------------------------------------------------------------

@@ -111,10 +111,11 @@ def test_only_what_is_filtered_is_exported(kind: str) -> None:
 
 
 def test_time_and_counts_keep_their_types_in_parquet() -> None:
-    add(NOON, first_byte_us=None)
+    add(NOON, first_byte_us=None, failed_tries="azure:503", spent_budget_id=7)
     (row,) = exported("parquet")
     assert row["at"] == NOON
     assert (row["prompt_tokens"], row["first_byte_us"], row["streamed"]) == (100, None, False)
+    assert (row["failed_tries"], row["spent_budget_id"]) == ("azure:503", 7)
 
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"], ids=["=", "+", "-", "@", "tab", "return"])

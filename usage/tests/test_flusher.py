@@ -179,6 +179,29 @@ def test_calls_of_a_dead_process_are_adopted_once(flusher: Flusher, tmp_path: Pa
     assert not segments_of(tmp_path, dead.owner)
 
 
+def test_what_failed_before_the_gateway_died_is_known(flusher: Flusher, tmp_path: Path) -> None:
+    dead = Journal(tmp_path)
+    cut_off = record()
+    dead.open(cut_off)
+    dead.note({"id": cut_off["id"], "failed_tries": "azure:503"})
+    dead.close()
+    flusher.adopt()
+    event = UsageEvent.objects.get()
+    assert (event.failed_tries, event.error_code, event.estimated) == ("azure:503", "gateway_died", True)
+
+
+def test_note_makes_no_event_and_ends_no_call(flusher: Flusher) -> None:
+    opened = record()
+    flusher.journal.open(opened)
+    flusher.journal.note({"id": opened["id"], "failed_tries": "azure:503"})
+    flusher.journal.note({"id": "of a call that nobody knows", "failed_tries": "azure:503"})
+    flush(flusher)
+    assert not UsageEvent.objects.exists()
+    flusher.journal.settle(ending(opened, failed_tries="azure:503,openai:429"))
+    flush(flusher)
+    assert UsageEvent.objects.get().failed_tries == "azure:503,openai:429"
+
+
 def test_living_process_is_not_adopted(flusher: Flusher, tmp_path: Path) -> None:
     living = Journal(tmp_path)
     living.open(record())

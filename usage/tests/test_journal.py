@@ -84,6 +84,19 @@ def test_settlement_on_a_full_disk_is_kept_and_written_later(journal: Journal, m
     assert [record["kind"] for record in read_all(journal)] == ["open", "settle"]
 
 
+def test_note_that_a_full_disk_does_not_take_is_left_out(journal: Journal, monkeypatch) -> None:
+    journal.open({"id": "a"})
+
+    def full(descriptor: int, data: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(journal_module.os, "write", full)
+        journal.note({"id": "a", "failed_tries": "azure:503"})
+    journal.settle({"id": "a", "status": 200})
+    assert [record["kind"] for record in read_all(journal)] == ["open", "settle"]
+
+
 def test_long_segment_is_followed_by_a_new_one(tmp_path: Path) -> None:
     journal = Journal(tmp_path, segment_bytes=100)
     for number in range(10):

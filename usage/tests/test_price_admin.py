@@ -12,6 +12,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from accounts import catalogue
+from accounts.admin_pages import change_url
 from accounts.models import Team, User
 from usage.models import ModelPrice, Rerating
 from usage.price_list import price_of
@@ -68,11 +69,14 @@ def test_everything_that_providers_publish_can_be_typed(admin_client: Client, re
         reasoning_usd_per_mtok="3",
         audio_input_usd_per_mtok="40",
         audio_output_usd_per_mtok="80",
+        cache_write_1h_usd_per_mtok="6",
+        image_input_usd_per_mtok="12",
+        image_output_usd_per_mtok="32",
         request_usd="0.005",
         image_usd="0.04",
         tools_usd="web_search: 10\r\n\r\n file_search : $2.50 \r\n",
         batch_percent="50",
-        tiers_usd="200,001: input 0.075, output 5, cached 0.02\r\n1000000: input 1, output 10",
+        tiers_usd="200,001: input 0.075, output 5, cached 0.02, image_input 0.03\r\n1000000: input 1, output 10",
     )
     apiece: dict[str, Any] = {
         "request": 5_000_000,
@@ -88,12 +92,29 @@ def test_everything_that_providers_publish_can_be_typed(admin_client: Client, re
         reasoning=3_000_000_000,
         audio_input=40_000_000_000,
         audio_output=80_000_000_000,
+        cache_write_1h=6_000_000_000,
+        image_input=12_000_000_000,
+        image_output=32_000_000_000,
         **apiece,
         tiers=(
             (1_000_000, Price(10**9, 10**10, **apiece)),
-            (200_001, Price(75_000_000, 5_000_000_000, cached=20_000_000, **apiece)),
+            (200_001, Price(75_000_000, 5_000_000_000, cached=20_000_000, image_input=30_000_000, **apiece)),
         ),
     )
+
+
+def test_page_of_a_price_shows_every_figure_of_it(admin_client: Client) -> None:
+    row = send(
+        admin_client,
+        cache_write_1h_usd_per_mtok="6.01",
+        image_input_usd_per_mtok="12.02",
+        image_output_usd_per_mtok="32.03",
+    )
+    page = admin_client.get(change_url(row)).content.decode()
+    for figure in ("$6.01", "$12.02", "$32.03"):
+        assert figure in page
+    listed = admin_client.get(PRICES).content.decode()
+    assert "cache write, pictures" in listed
 
 
 @pytest.mark.parametrize(
@@ -215,6 +236,15 @@ def test_runs_are_listed_with_their_sums(admin_client: Client, alice: User) -> N
         assert words in page
     assert page.index("+$5.00") < page.index("-$1.00"), "the newest first"
     assert admin_client.get(reverse("admin:usage_rerating_change", args=[run.pk])).status_code == 200
+
+
+def test_run_that_was_cut_off_says_so(admin_client: Client) -> None:
+    day = datetime(2026, 11, 1, tzinfo=UTC)
+    for ended_at, words in ((None, "run it again"), (day + timedelta(days=3), "Nov")):
+        run = Rerating.objects.create(start=day, end=day + timedelta(days=1), reason="late", ended_at=ended_at)
+        page = admin_client.get(reverse("admin:usage_rerating_change", args=[run.pk])).content.decode()
+        assert words in page
+        assert ("run it again" in page) == (ended_at is None)
 
 
 def test_runs_are_records_that_nobody_changes(admin_client: Client) -> None:

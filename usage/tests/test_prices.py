@@ -11,7 +11,7 @@ import pytest
 from accounts.models import Team
 from usage.models import ModelPrice
 from usage.price_list import prices_at
-from usage.prices import Tier, UsdPrice, check_tiers, check_tool_name, set_price, usd_of
+from usage.prices import COLUMNS, Tier, UsdPrice, carry_prices, check_tiers, check_tool_name, set_price, usd_of
 from usage.pricing import Price
 
 pytestmark = pytest.mark.django_db
@@ -21,9 +21,12 @@ EVERYTHING: UsdPrice = {
     "output_usd_per_mtok": Decimal(10),
     "cached_usd_per_mtok": Decimal("1.25"),
     "cache_write_usd_per_mtok": Decimal(3),
+    "cache_write_1h_usd_per_mtok": Decimal(6),
     "reasoning_usd_per_mtok": Decimal(9),
     "audio_input_usd_per_mtok": Decimal(40),
     "audio_output_usd_per_mtok": Decimal(80),
+    "image_input_usd_per_mtok": Decimal(12),
+    "image_output_usd_per_mtok": Decimal(32),
     "request_usd": Decimal("0.005"),
     "image_usd": Decimal("0.04"),
     "tools_usd": {"web_search": Decimal("0.01")},
@@ -35,8 +38,17 @@ EVERYTHING: UsdPrice = {
             "input_usd_per_mtok": Decimal(5),
             "output_usd_per_mtok": Decimal(15),
             "cached_usd_per_mtok": Decimal("0.5"),
+            "cache_write_1h_usd_per_mtok": Decimal(7),
+            "image_input_usd_per_mtok": Decimal(13),
+            "image_output_usd_per_mtok": Decimal(33),
         },
     ],
+}
+LONG_PROMPT: dict[str, Any] = {
+    "cached": 500_000_000,
+    "cache_write_1h": 7_000_000_000,
+    "image_input": 13_000_000_000,
+    "image_output": 33_000_000_000,
 }
 TOKENS_ONLY: dict[str, Any] = {"request": 5_000_000, "image": 40_000_000, "tools": {"web_search": 10_000_000}}
 
@@ -58,14 +70,17 @@ def test_everything_that_providers_publish_can_be_set() -> None:
         10_000_000_000,
         cached=1_250_000_000,
         cache_write=3_000_000_000,
+        cache_write_1h=6_000_000_000,
         reasoning=9_000_000_000,
         audio_input=40_000_000_000,
         audio_output=80_000_000_000,
+        image_input=12_000_000_000,
+        image_output=32_000_000_000,
         **TOKENS_ONLY,
         batch_percent=50,
         tiers=(
             (900, Price(20_000_000_000, 30_000_000_000, **TOKENS_ONLY, batch_percent=50)),
-            (100, Price(5_000_000_000, 15_000_000_000, cached=500_000_000, **TOKENS_ONLY, batch_percent=50)),
+            (100, Price(5_000_000_000, 15_000_000_000, **LONG_PROMPT, **TOKENS_ONLY, batch_percent=50)),
         ),
     )
 
@@ -98,6 +113,29 @@ def test_a_row_says_in_dollars_what_it_was_set_to() -> None:
     row = ModelPrice.objects.get()
     assert not set_price("gpt", **usd_of(row))
     assert usd_of(row)["tools_usd"] == EVERYTHING["tools_usd"]
+
+
+def test_everything_that_a_price_can_say_can_be_set() -> None:
+    """Whoever adds a price to one of them adds it to all."""
+    of_tokens = {column.removesuffix("_nano_usd_per_mtok") for column in COLUMNS if column.endswith("_per_mtok")}
+    said = {slot for slot in Price.__slots__ if slot not in ("ceilings", "request", "image", "tools", "tiers")}
+    assert of_tokens == said - {"batch_percent"}
+    for given in (UsdPrice, Tier):
+        assert {f"{name}_usd_per_mtok" for name in of_tokens} <= given.__annotations__.keys()
+
+
+def test_renamed_model_costs_what_it_did(research: Team) -> None:
+    set_price("gpt", **EVERYTHING)
+    set_price("gpt", team=research, **usd("3"))
+    next_year = datetime.now(UTC) + timedelta(days=365)
+    set_price("gpt", valid_from=next_year, **usd("9"))
+    carry_prices("gpt", "gpt-renamed")
+    assert found("gpt-renamed") == found("gpt")
+    assert found("gpt-renamed", research) == found("gpt", research)
+    later = prices_at(next_year).find("gpt-renamed", "", "")
+    assert later == prices_at(next_year).find("gpt", "", "")
+    carry_prices("gpt", "gpt-renamed")
+    assert ModelPrice.objects.filter(model="gpt-renamed").count() == 3
 
 
 def test_first_price_needs_input_and_output() -> None:

@@ -1,5 +1,5 @@
--- What the books say of an account that began in the midst of a window. ARGV[3]: account, spent, when they were read,
--- up to when; and so on. Gives {ok}.
+-- What the books say of an account: of calls before it began, and by how much later ones were priced otherwise. ARGV[3]:
+-- account, that, when they were read, when it began; and so on. Gives {ok}.
 if not is_open then return {'closed'} end
 for i = 3, #ARGV, 4 do
   local account = at .. 'a:' .. ARGV[i]
