@@ -8,22 +8,20 @@ from __future__ import annotations
 
 import re
 import ssl
-from collections.abc import Callable
-from typing import Any
 
 from django.core.exceptions import ValidationError
 from django.db import transaction
 
 from accounts import keys
-from accounts.encryption import Undecryptable
 from accounts.models import ApiKey, Membership, Team, User
 from accounts.services import check_owner, create_key, peppers, personal_team
 from gateway_project import declarations
 from gateway_project.declarations import Declared, Document, Mistake, Value
+from gateway_project.declared_alerts import DeclaredAlerts
 from gateway_project.declared_limits import DeclaredLimits
 from gateway_project.declared_policies import DeclaredPolicies
 from gateway_project.declared_prices import DeclaredPrices
-from gateway_project.declared_rows import Change, Rows, unknown_name
+from gateway_project.declared_rows import Change, Rows, unknown_name, unless_undecryptable
 from proxy.endpoints import ENDPOINTS
 from proxy.models import Model, Provider, Route
 from proxy.providers import presets
@@ -84,6 +82,7 @@ class _Application(Rows):
 
     def run(self) -> list[Change]:
         policies = DeclaredPolicies(self.document, self.changes)
+        alerts = DeclaredAlerts(self.document, self.changes, self._is_model)
         for section, apply_one in (
             ("providers", self._provider),
             ("models", self._model),
@@ -92,6 +91,7 @@ class _Application(Rows):
             ("keys", self._key),
             ("wordlists", policies.wordlist),
             ("policies", policies.policy),
+            ("alerts", alerts.apply),
         ):
             for declared in self.document[section]:
                 known = len(self.changes)
@@ -116,12 +116,12 @@ class _Application(Rows):
             changed += self._put(row, "base_url", declared.fields["base_url"])
         if "tls_ca" in declared and self._is_authority(declared.fields["tls_ca"]):
             changed += self._put(row, "tls_ca", declared.fields["tls_ca"])
-        if "api_key" in declared and _unless_undecryptable(row.read_credential) != declared.get("api_key"):
+        if "api_key" in declared and unless_undecryptable(row.read_credential) != declared.get("api_key"):
             row.set_credential(declared.get("api_key"))
             changed.append("api_key")
         if "extra_headers" in declared and self._are_headers(declared.fields["extra_headers"]):
             headers = declared.get("extra_headers")
-            if _unless_undecryptable(row.read_extra_headers) != headers:
+            if unless_undecryptable(row.read_extra_headers) != headers:
                 row.set_extra_headers(headers)
                 changed.append("extra_headers")
         if row.origin == Provider.Origin.ENVIRONMENT:
@@ -439,11 +439,3 @@ class _Application(Rows):
         row.previous_digest, row.previous_pepper, row.previous_until = "", "", None
         row.imported_digest = None
         return True
-
-
-def _unless_undecryptable(read: Callable[[], Any]) -> Any:
-    """What is stored, or None: then it differs from whatever the file says, and is written anew."""
-    try:
-        return read()
-    except Undecryptable:
-        return None

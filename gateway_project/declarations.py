@@ -316,7 +316,10 @@ TOKEN_PRICES: dict[str, Reader] = {
     "output_usd_per_mtok": usd,
     **{
         f"{name}_usd_per_mtok": or_null(usd)
-        for name in ("cached_input", "cache_write", "reasoning", "audio_input", "audio_output")
+        for name in (
+            *("cached_input", "cache_write", "cache_write_1h", "reasoning"),
+            *("audio_input", "audio_output", "image_input", "image_output"),
+        )
     },
 }
 TIER = Schema(
@@ -332,6 +335,39 @@ PRICE: dict[str, Reader] = {
     "tiers": list_of(object_of(TIER), "tiers"),
     "prices_from": beginning,
 }
+
+ALERT_DESTINATION = Schema(
+    {
+        "name": text,
+        "kind": text,
+        "url": text,
+        "emails": list_of(text, "e-mail addresses"),
+        "secret": text,
+        "private_network": boolean,
+        "enabled": boolean,
+    },
+    required=("name",),
+)
+ALERT_RULE = Schema(
+    {
+        "name": text,
+        "kind": text,
+        "thresholds": list_of(whole(1000, 1), "per cents"),
+        "soft": boolean,
+        "percent": whole(100, 1),
+        "latency_ms": POSITIVE,
+        "at_least": POSITIVE,
+        "minutes": whole(120, 1),
+        "days": whole(365, 1),
+        "team": or_null(text),
+        "model": or_null(text),
+        "provider": or_null(text),
+        "destinations": NAMES,
+        "tell_when_over": boolean,
+        "enabled": boolean,
+    },
+    required=("name",),
+)
 
 SECTIONS: dict[str, Schema] = {
     "providers": Schema(
@@ -428,6 +464,13 @@ SECTIONS: dict[str, Schema] = {
 }
 # Sections that are one object, and not a list of them.
 SINGLE: dict[str, Schema] = {
+    "alerts": Schema(
+        {
+            "destinations": list_of(object_of(ALERT_DESTINATION), "destinations"),
+            "rules": list_of(object_of(ALERT_RULE), "rules"),
+        },
+        required=(),
+    ),
     "installation": Schema(
         {
             **LIMITS_OF_ALL,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from django.core.exceptions import ValidationError
 from django.db import models
 
+from accounts.encryption import Undecryptable
 from gateway_project.declarations import Declared, Document, Value
 
 NAMES_SHOWN = 10
@@ -117,3 +118,11 @@ def unknown_name(what: str, name: str, known: Iterable[str]) -> str:
         return f"there is no {what} {name!r}; did you mean {close[0]}?"
     hint = f"; there are {', '.join(names)}" if 0 < len(names) <= NAMES_SHOWN else ""
     return f"there is no {what} {name!r}{hint}"
+
+
+def unless_undecryptable(read: Callable[[], Any]) -> Any:
+    """What is stored, or None: then it differs from whatever the file says, and is written anew."""
+    try:
+        return read()
+    except Undecryptable:
+        return None

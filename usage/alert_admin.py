@@ -24,9 +24,9 @@ from unfold.views import ChangeList
 
 from accounts.admin_pages import change_url, label, link_to, short_time
 from accounts.keyset import RecordList, WindowFilter
-from usage.alert_forms import OF_SOME_KINDS, AlertDestinationForm, AlertRuleForm, kinds_with
+from usage.alert_forms import AlertDestinationForm, AlertRuleForm, kinds_with
 from usage.alert_models import Alert, AlertDestination, AlertRule, Delivery
-from usage.alerts.kinds import KINDS, Kind
+from usage.alerts.kinds import KINDS, OF_SOME_KINDS, Kind
 from usage.alerts.sending import TRIES, send_test
 from usage.display import duration
 

@@ -7,7 +7,6 @@ from urllib.parse import urlsplit
 
 from django import forms
 from django.core.exceptions import ValidationError
-from django.core.validators import validate_email
 from unfold.widgets import (
     UnfoldAdminCheckboxSelectMultipleWidget,
     UnfoldAdminPasswordWidget,
@@ -20,23 +19,15 @@ from accounts.encryption import Undecryptable
 from accounts.models import User
 from accounts.public_addresses import UnknownHost, is_public_address, resolve
 from usage.alert_models import AlertDestination, AlertRule
-from usage.alerts.kinds import KINDS
+from usage.alerts.addresses import NEEDS_HTTPS, UNSIGNED, clean_emails, clean_secret, clean_url
+from usage.alerts.kinds import KINDS, MAX_THRESHOLDS, MOST_PERCENT, OF_SOME_KINDS, counts, fitting
 
 Kind = AlertDestination.Kind
-MAX_ADDRESSES = 50
-LEAST_SECRET = 16
-MAX_THRESHOLDS = 20
-# Fields of a rule that only count for some kinds.
-OF_SOME_KINDS = (
-    *("thresholds", "soft", "percent", "latency_ms", "at_least", "minutes", "days"),
-    *("team", "model", "provider"),
-)
-EMPTY: dict[str, Any] = {**dict.fromkeys(OF_SOME_KINDS), "thresholds": [], "soft": True, "model": "", "provider": ""}
 
 
 def kinds_with(field: str) -> list[str]:
     """The kinds of rules for which this field counts."""
-    return [str(kind) for kind, is_ in KINDS.items() if field in is_.numbers or field in is_.narrowed_by]
+    return [str(kind) for kind in KINDS if counts(field, kind)]
 
 
 # --- destinations ---------------------------------------------------------------------------------------------------
@@ -94,38 +85,15 @@ class AlertDestinationForm(forms.ModelForm):
             return ""
 
     def clean_emails(self) -> str:
-        found = [one.strip() for one in self.cleaned_data["emails"].split(",") if one.strip()]
-        if len(found) > MAX_ADDRESSES:
-            raise ValidationError(f"No more than {MAX_ADDRESSES} addresses.")
-        for one in found:
-            try:
-                validate_email(one)
-            except ValidationError:
-                raise ValidationError(f"“{one}” is no e-mail address.") from None
-        return ", ".join(dict.fromkeys(found))
+        return clean_emails(self.cleaned_data["emails"].split(","))
 
     def clean_new_url(self) -> str:
-        url = str(self.cleaned_data["new_url"]).strip()
-        if not url:
-            return ""
-        if any(character <= " " or character > "~" or character == "\\" for character in url):
-            raise ValidationError("The URL has spaces or unusual characters.")
-        try:
-            parts = urlsplit(url)
-            host, port = parts.hostname, parts.port
-        except ValueError:
-            raise ValidationError("This is not a URL.") from None
-        if parts.scheme not in ("http", "https") or not host or port == 0:
-            raise ValidationError("The URL must begin with https:// and a host.")
-        if "@" in parts.netloc or parts.fragment:
-            raise ValidationError("The URL must hold no user name, no password and no #.")
-        return url
+        given = str(self.cleaned_data["new_url"])
+        return clean_url(given) if given.strip() else ""
 
     def clean_new_secret(self) -> str:
-        secret = str(self.cleaned_data["new_secret"]).strip()
-        if secret and len(secret) < LEAST_SECRET:
-            raise ValidationError(f"At least {LEAST_SECRET} characters.")
-        return secret
+        given = str(self.cleaned_data["new_secret"])
+        return clean_secret(given) if given.strip() else ""
 
     def clean(self) -> dict[str, Any]:
         cleaned: dict[str, Any] = super().clean() or self.cleaned_data
@@ -140,7 +108,7 @@ class AlertDestinationForm(forms.ModelForm):
             self._check_url(cleaned, kind)
         has_secret = cleaned.get("new_secret") or self.instance.secret or "new_secret" in self.errors
         if kind == Kind.WEBHOOK and not has_secret:
-            self.add_error("new_secret", "Needed: a message without a signature could be anybody's.")
+            self.add_error("new_secret", UNSIGNED)
         return cleaned
 
     def _check_url(self, cleaned: dict[str, Any], kind: str) -> None:
@@ -170,7 +138,7 @@ class AlertDestinationForm(forms.ModelForm):
         parts = urlsplit(url)
         host = parts.hostname or ""
         if parts.scheme != "https":
-            self.add_error("new_url", "The URL must begin with https://: what is sent there is nobody else's business.")
+            self.add_error("new_url", NEEDS_HTTPS)
             return
         try:
             refused = [one for one in resolve(host, parts.port or 443) if not is_public_address(one)]
@@ -207,8 +175,8 @@ class ThresholdsField(forms.CharField):
             found = sorted({int(one.strip().removesuffix("%")) for one in text.split(",") if one.strip()})
         except ValueError:
             raise ValidationError("Write whole numbers separated by commas, such as 50, 80, 100.") from None
-        if any(not 1 <= one <= 1000 for one in found) or len(found) > MAX_THRESHOLDS:
-            raise ValidationError(f"At most {MAX_THRESHOLDS} numbers between 1 and 1000.")
+        if any(not 1 <= one <= MOST_PERCENT for one in found) or len(found) > MAX_THRESHOLDS:
+            raise ValidationError(f"At most {MAX_THRESHOLDS} numbers between 1 and {MOST_PERCENT}.")
         return found
 
     def has_changed(self, initial: Any, data: Any) -> bool:
@@ -250,14 +218,8 @@ class AlertRuleForm(forms.ModelForm):
     def clean(self) -> dict[str, Any]:
         """What does not count for the kind is emptied; of what counts, the empty is filled."""
         cleaned: dict[str, Any] = super().clean() or self.cleaned_data
-        kind = KINDS.get(str(cleaned.get("kind") or self.instance.kind))
-        if kind is None:
+        kind = str(cleaned.get("kind") or self.instance.kind)
+        if kind not in KINDS:
             return cleaned
-        for name in OF_SOME_KINDS:
-            if name in self.errors:
-                continue
-            if name not in kind.numbers and name not in kind.narrowed_by:
-                cleaned[name] = EMPTY[name]
-            elif cleaned.get(name) in (None, [], "") and name in kind.numbers and name != "soft":
-                cleaned[name] = kind.numbers[name]
-        return cleaned
+        fits = fitting(kind, cleaned)
+        return cleaned | {name: value for name, value in fits.items() if name not in self.errors}

@@ -25,6 +25,9 @@ models:
     reasoning_usd_per_mtok: 9
     audio_input_usd_per_mtok: 40
     audio_output_usd_per_mtok: 80
+    cache_write_1h_usd_per_mtok: 6
+    image_input_usd_per_mtok: 12
+    image_output_usd_per_mtok: 32
     request_usd: 0.005
     image_usd: 0.04
     tools_usd: {web_search: 0.01, file_search: 0.0025}
@@ -75,6 +78,9 @@ def test_everything_that_providers_publish_can_be_declared() -> None:
         reasoning=9_000_000_000,
         audio_input=40_000_000_000,
         audio_output=80_000_000_000,
+        cache_write_1h=6_000_000_000,
+        image_input=12_000_000_000,
+        image_output=32_000_000_000,
         **APIECE,
         tiers=(
             (1_000_000, Price(20_000_000_000, 30_000_000_000, **APIECE)),
@@ -99,6 +105,8 @@ def test_second_run_changes_nothing() -> None:
         ("request_usd: 0", "request_usd"),
         ("image_usd: null", "image_usd"),
         ("reasoning_usd_per_mtok: null", "reasoning_usd_per_mtok"),
+        ("cache_write_1h_usd_per_mtok: null", "cache_write_1h_usd_per_mtok"),
+        ("image_output_usd_per_mtok: 33", "image_output_usd_per_mtok"),
         ("cached_input_usd_per_mtok: 0", "cached_input_usd_per_mtok"),
     ],
 )

@@ -84,7 +84,13 @@ def test_compose_sets_only_settings_that_exist() -> None:
 
 
 # --- the file of apply ----------------------------------------------------------------------------------------------
-SECTIONS = {**declarations.SECTIONS, **declarations.SINGLE, "a budget": declarations.BUDGET}
+SECTIONS = {
+    **declarations.SECTIONS,
+    **declarations.SINGLE,
+    "a budget": declarations.BUDGET,
+    "an alert destination": declarations.ALERT_DESTINATION,
+    "an alert rule": declarations.ALERT_RULE,
+}
 
 
 @pytest.mark.parametrize("section", SECTIONS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -48,6 +49,33 @@ KINDS: dict[str, KindOfRule] = {
     Kind.SIGN_IN: KindOfRule({"at_least": 10, "minutes": 10}, calm=None),
     Kind.KEY_EXPIRY: KindOfRule({"days": 14}, narrowed_by=("team",), once=True, calm=timedelta(0)),
 }
+
+
+# Fields of a rule that only count for some kinds.
+OF_SOME_KINDS = (
+    *("thresholds", "soft", "percent", "latency_ms", "at_least", "minutes", "days"),
+    *("team", "model", "provider"),
+)
+EMPTY: dict[str, Any] = {**dict.fromkeys(OF_SOME_KINDS), "thresholds": [], "soft": True, "model": "", "provider": ""}
+# Of the shares of a budget at which a rule fires.
+MAX_THRESHOLDS = 20
+MOST_PERCENT = 1000
+
+
+def counts(field: str, kind: str) -> bool:
+    """Whether this field of OF_SOME_KINDS is for this kind."""
+    return field in KINDS[kind].numbers or field in KINDS[kind].narrowed_by
+
+
+def fitting(kind: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """OF_SOME_KINDS as a rule of this kind has them: what is not for the kind is empty, and of what is, the empty is
+    what the kind begins with."""
+    fits: dict[str, Any] = {}
+    for name in OF_SOME_KINDS:
+        fits[name] = given.get(name, EMPTY[name]) if counts(name, kind) else EMPTY[name]
+        if fits[name] in (None, [], "") and name in KINDS[kind].numbers:
+            fits[name] = KINDS[kind].numbers[name]
+    return fits
 
 
 def calm_of(rule: AlertRule) -> timedelta:
