@@ -20,16 +20,19 @@ from django.db.models import F
 from accounts.keys import make_public_id
 from accounts.models import ApiKey, Membership, Team, User
 from accounts.time_ids import id_range
+from policies.models import Finding
 from proxy.models import Model, Provider, Route
-from usage import aggregation, histogram, rollups
+from usage import aggregation, histogram, rollups, subtotals
 from usage.alert_models import Alert, AlertDestination, AlertRule, Delivery
-from usage.models import Budget, DirtyDay, DirtyHour, Limit, ModelPrice, UsageEvent
+from usage.models import Budget, DirtyDay, DirtyHour, Limit, ModelPrice, Rollup, UsageEvent
 from usage.services import mark_hours
 
 Say = Callable[[str], None]
 
 EVENTS_AT_ONCE = 200_000
 AT_ONCE = 3
+# Of a hundred calls, so many have a rule find something in them.
+FINDINGS_PERCENT = 5
 HOUR_MS = 3_600_000
 NANO_PER_USD = 10**9
 
@@ -56,6 +59,7 @@ def fill(size: Size, say: Say) -> None:
     make_limits(size)
     make_alerts(size)
     insert_events(size, say)
+    make_findings(say)
 
 
 # --- who, and what they may -------------------------------------------------------------------------------------------
@@ -292,12 +296,54 @@ def _vacuum(table: str) -> None:
         cursor.execute(f"VACUUM (ANALYZE) {table}")
 
 
+# --- findings ---------------------------------------------------------------------------------------------------------
+# Of a finding: column -> of the event it is of, `d` (0 to 999) being its dice.
+_OF_FINDINGS = {
+    "id": "id",
+    "at": "at",
+    "event_id": "id",
+    "request_id": "request_id",
+    "policy": "'policy-' || d % 3",
+    "version": "1 + d % 7",
+    "rule": "'rule-' || d % 12",
+    "check_name": "(ARRAY['wordlist', 'topics', 'max_prompt_chars', 'links'])[1 + d % 4]",
+    "stage": "CASE WHEN d % 3 = 0 THEN 'reply' ELSE 'request' END",
+    "action": "CASE WHEN d < 200 THEN 'block' WHEN d < 500 THEN 'redact' ELSE 'audit' END",
+    "label": "'label-' || d % 30",
+    "count": "1 + d % 5",
+    "dry_run": "d % 10 = 7",
+    "failed": "d = 999",
+    "model": "model",
+    "endpoint": "endpoint",
+    "key_label": "key_label",
+    "key_id": "key_id",
+    "team_id": "team_id",
+    "user_id": "user_id",
+}
+
+
+def make_findings(say: Say) -> None:
+    """Of some of the events, one each."""
+    table = Finding._meta.db_table
+    indexes = _drop_indexes(table)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"INSERT INTO {table} ({', '.join(_OF_FINDINGS)}) SELECT {', '.join(_OF_FINDINGS.values())} FROM (SELECT "
+            "*, ('x' || right(md5(request_id), 6))::bit(24)::int % 1000 AS d "
+            f"FROM {UsageEvent._meta.db_table} TABLESAMPLE BERNOULLI ({FINDINGS_PERCENT}) REPEATABLE (1)) e"
+        )
+        say(f"{cursor.rowcount:,} findings")
+    _side_by_side([partial(_build, name, definition, say) for name, definition in indexes])
+    _vacuum(table)
+
+
 # --- sums -------------------------------------------------------------------------------------------------------------
 def roll_up() -> tuple[int, float]:
     """Of the newest two days, by the product's own code, as Celery would; and the days of all: (hours, seconds)."""
     began, hours = time.monotonic(), rollups.roll_up_all()
     took_s = time.monotonic() - began
     _vacuum("usage_rollup")
+    _vacuum("usage_subtotal")
     return hours, took_s
 
 
@@ -324,6 +370,7 @@ def sum_hours_of(day: datetime) -> None:
             f"FROM usage_usageevent WHERE id >= %s AND id < %s) e GROUP BY hour, {dimensions}, outcome",
             [low, high],
         )
+    subtotals.add_up(Rollup.Grain.HOUR, day, day + rollups.DAY)
     DirtyHour.objects.filter(hour__gte=day, hour__lt=day + rollups.DAY).update(rolled_up=F("marks"))
     DirtyDay.objects.bulk_create([DirtyDay(day=day)], ignore_conflicts=True)
 

@@ -1,6 +1,6 @@
 """Who pays for a month: calls, tokens and cost by cost centre and team, and by person, key or model within them.
 
-From rollups by day. Calls without a team, and teams without a cost centre, have lines of their own, so that the lines
+From sums by day. Calls without a team, and teams without a cost centre, have lines of their own, so that the lines
 add up to the sum of the month's events and adjustments, to the nano-USD.
 """
 
@@ -10,13 +10,14 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from datetime import UTC, date, datetime, timedelta
+from operator import add, attrgetter
 from typing import Any, Literal
 
 from django.db.models import F, Sum
 from django.utils import timezone
 
 from accounts.models import Team
-from usage import currency
+from usage import currency, subtotals
 from usage.currency import Currency
 from usage.models import DirtyDay, DirtyHour, Rollup
 from usage.reports import COLUMNS, OF_ROWS, names_of
@@ -40,10 +41,11 @@ class Used:
     cost_nano_usd: int = 0
 
     def __add__(self, other: Used) -> Used:
-        return Used(*(getattr(self, name) + getattr(other, name) for name in _SUMS))
+        return Used(*map(add, _figures(self), _figures(other)))
 
 
 _SUMS = tuple(column.name for column in fields(Used))
+_figures = attrgetter(*_SUMS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +75,14 @@ class Chargeback:
 def chargeback(month: date, breakdown: Breakdown = "") -> Chargeback:
     """Of the calendar month (UTC) that begins at `month`. Five queries at most."""
     start, end = bounds(month)
-    columns: dict[str, Any] = {"team": F("team_id")} | ({"part": F(COLUMNS[breakdown])} if breakdown else {})
+    if breakdown:
+        days: Any = Rollup.objects.filter(grain=Rollup.Grain.DAY)
+        columns: dict[str, Any] = {"team": F("team_id"), "part": F(COLUMNS[breakdown])}
+    else:
+        days, columns = subtotals.of("team", Rollup.Grain.DAY), {"team": subtotals.group_expression("team")}
     sums = {f"sum_{name}": Sum(name) for name in _SUMS}
-    days = Rollup.objects.filter(grain=Rollup.Grain.DAY, start__gte=start, start__lt=end)
-    rows: list[Any] = list(days.values(**columns).annotate(**sums).order_by())
+    within = days.filter(start__gte=start, start__lt=end)
+    rows: list[Any] = list(within.values(**columns).annotate(**sums).order_by())
     teams = {pk: (name, center) for pk, name, center in _teams({row["team"] for row in rows})}
     parts = names_of(breakdown, {row["part"] for row in rows}) if breakdown else {}
     lines = sorted((_line(row, breakdown, teams, parts) for row in rows), key=_order)

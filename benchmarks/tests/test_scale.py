@@ -49,17 +49,24 @@ COMPARE = """
 from django.db.models import F
 from benchmarks import scale_rows
 from usage import rollups
-from usage.models import DirtyHour, Rollup, UsageEvent
+from policies.models import Finding
+from usage.models import DirtyHour, Rollup, Subtotal, UsageEvent
 scale_rows.fill(scale_rows.Size(2400, 3, 3, 5, 16, 4, 2, 12, 20), lambda text: None)
 columns = [f.name for f in Rollup._meta.concrete_fields if f.name != "id"]
 def hours():
     return sorted(map(repr, Rollup.objects.filter(grain="hour", start__in=clean).values_list(*columns)))
+def hours_of_subtotals():
+    names = [f.name for f in Subtotal._meta.fields]
+    return sorted(map(repr, Subtotal.objects.filter(grain="hour", start__in=clean).values_list(*names)))
 clean = list(DirtyHour.objects.filter(marks=F("rolled_up")).values_list("hour", flat=True))
 before = hours()
-assert len(before) > 100 and len(clean) >= 24, (len(before), len(clean))
+subtotals = hours_of_subtotals()
+assert len(before) > 100 and len(subtotals) > 100 and len(clean) >= 24, (len(before), len(clean))
 DirtyHour.objects.update(marks=F("marks") + 1)
 rollups.roll_up_all()
 assert hours() == before
+assert hours_of_subtotals() == subtotals
+assert 60 < Finding.objects.count() < 240
 assert UsageEvent.objects.count() == 2400
 assert sum(Rollup.objects.filter(grain="day").values_list("calls", flat=True)) == 2400
 """
