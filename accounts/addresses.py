@@ -10,6 +10,8 @@ from functools import lru_cache
 from django.conf import settings
 from django.http import HttpRequest
 
+# A longer x-forwarded-for is worked out again for each call: who sends one could fill the memory with them.
+MAX_REMEMBERED_CHARS = 200
 FORWARDED_HOST = re.compile(r"([0-9.]+):\d+|\[([0-9A-Fa-f:.]+)\](?::\d+)?")
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -20,10 +22,15 @@ class TrustedProxies:
     def __init__(self, networks: Iterable[str]) -> None:
         self._trusted = [ipaddress.ip_network(network, strict=False) for network in networks]
         self._is_trusted = lru_cache(maxsize=1024)(self._find_trusted)
+        self._remembered = lru_cache(maxsize=4096)(self._find_caller)
 
     def caller(self, peer: str, forwarded_for: str) -> str:
         """The last address in x-forwarded-for that no trusted proxy has. `peer`: the other end of the connection;
         "" if that is not known, and then nobody is."""
+        find = self._remembered if len(forwarded_for) <= MAX_REMEMBERED_CHARS else self._find_caller
+        return find(peer, forwarded_for)
+
+    def _find_caller(self, peer: str, forwarded_for: str) -> str:
         address = read_address(peer)
         if address is None:
             return ""

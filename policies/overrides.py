@@ -56,12 +56,14 @@ BOTH, REQUEST, REPLY = frozenset(Stage), frozenset({Stage.REQUEST}), frozenset({
 
 def given(headers: Mapping[bytes, bytes]) -> Given:
     """The headers that are about rules; () for nearly every call."""
-    found = [
-        (name[len(PREFIX) :].decode("latin-1"), value.decode("latin-1").strip().lower())
-        for name, value in headers.items()
-        if name.startswith(PREFIX)
-    ]
-    return tuple(sorted(item for item in found if item[0] in READERS or item[0] in LOGGING))
+    if NAMES.isdisjoint(headers):
+        return ()
+    return tuple(
+        sorted(
+            (name[len(PREFIX) :].decode(), headers[name].decode("latin-1").strip().lower())
+            for name in NAMES.intersection(headers)
+        )
+    )
 
 
 def overridden(chain: Chain, asked: Given, world: World) -> Chain:
@@ -192,3 +194,4 @@ READERS: dict[str, Callable[[str, str], list[Wanted]]] = {
     "retry-count": _retries,
 }
 LOGGING = {"log-request": "log_request", "log-response": "log_reply"}
+NAMES = frozenset(PREFIX + name.encode() for name in (*READERS, *LOGGING))

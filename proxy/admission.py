@@ -65,7 +65,7 @@ async def admit(gateway: Gateway, call: Call, principal: Principal, exchange: Ex
     ticket = Ticket(call.id, principal.key_id, call.at_us)
     call.admission = Admission(book, holding, principal, ticket)
     tokens = 0
-    if any(limit.tokens is not None for limit in holding.limits):
+    if holding.counts_tokens:
         tokens = measure.estimated_tokens(measure.text_bytes(exchange)) + (_asked_for(exchange) or 0)
     client_ip = call.facts["client_ip"] if call.facts is not None else ""
     call.expect(LEDGER_TIMEOUT_S, _ledger_is_slow)
@@ -175,7 +175,7 @@ def _claims(call: Call, exchange: Exchange, model: ModelEntry, admission: Admiss
         exchange.max_output = min(default, model.max_output_tokens or default)
     prompt = measure.most_prompt_tokens(exchange, size)
     cost = 0
-    if any(not budget.in_tokens for budget in budgets):
+    if admission.holding.counts_money:
         cost = _most_cost(model, prompt, completion, admission.principal.team_id)
     claims = []
     for budget in budgets:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import sys
 from asyncio import CancelledError, sleep
 from collections.abc import Iterable
-from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -360,9 +359,6 @@ class Attempt:
             return handed_on
         return [header for header in handed_on if not header[0].startswith(b"x-ratelimit-")]
 
-    def nothing_used(self) -> dict[str, Any]:
-        return books.used(TokenUsage(), self._price())
-
     def _use(self, usage: TokenUsage) -> None:
         self.call.outcome.update(books.used(usage, self._price()))
 
@@ -402,7 +398,7 @@ def _bounded(exchange: Exchange, target: Target) -> Exchange:
         return exchange
     is_new = exchange.endpoint == "chat/completions" and target.kind in ("openai", "azure_openai")
     name = "max_completion_tokens" if is_new else "max_tokens"
-    return replace(exchange, body={**exchange.body, name: exchange.max_output})
+    return exchange.with_body({**exchange.body, name: exchange.max_output})
 
 
 def _handed_on(reply: UpstreamReply) -> list[Header]:

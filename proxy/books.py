@@ -5,6 +5,7 @@ Exactly one event a call: `open` before the first attempt and `settle` at the en
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 from accounts.authentication import Principal
@@ -16,6 +17,7 @@ from usage.journal import Journal
 from usage.pricing import Price, TokenUsage, cost, event_columns
 
 MAX_TAGS = 20
+REMEMBERED_TAGS_CHARS = 500
 # What a call costs is not known when the gateway dies in its middle: this stands until `settle` replaces it.
 UNSETTLED = {
     "status": 0,
@@ -150,7 +152,12 @@ def read_text(header: bytes) -> str:
 
 
 def read_tags(header: str) -> dict[str, str]:
-    """`name=value` pairs separated by commas, at most 20 of 64 and 128 characters. Raises InvalidRequest."""
+    """`name=value` pairs separated by commas, at most 20 of 64 and 128 characters; not to be changed, other calls have
+    the same ones. Raises InvalidRequest."""
+    return _known_tags(header) if len(header) <= REMEMBERED_TAGS_CHARS else _read_tags(header)
+
+
+def _read_tags(header: str) -> dict[str, str]:
     tags = {}
     for item in header.split(","):
         name, separator, value = item.strip().partition("=")
@@ -162,6 +169,10 @@ def read_tags(header: str) -> dict[str, str]:
     if len(tags) > MAX_TAGS:
         raise InvalidRequest(f"The x-gatehouse-tags header has more than {MAX_TAGS} tags.")
     return tags
+
+
+# An app sends the same tags again and again; longer ones are not worth the memory.
+_known_tags = lru_cache(maxsize=1024)(_read_tags)
 
 
 def _storable(text: str) -> str:

@@ -58,16 +58,15 @@ def most_completion_tokens(exchange: Exchange, most_of_model: int | None, defaul
     if exchange.endpoint == "embeddings":
         return 0, True
     body = exchange.body
-    limits = _counts(body, "max_completion_tokens", "max_tokens")
-    named = bool(limits)
-    most = max(limits) if named else default
-    if most_of_model is not None:
-        most = min(most, most_of_model)
-    answers = max([1, *_counts(body, "n", "best_of")])
+    named = max(_count(body.get("max_completion_tokens")), _count(body.get("max_tokens")))
+    most = named or default
+    if most_of_model is not None and most_of_model < most:
+        most = most_of_model
+    answers = max(1, _count(body.get("n")), _count(body.get("best_of")))
     prompts = body.get("prompt")
     if isinstance(prompts, list) and prompts and not isinstance(prompts[0], int):
         answers *= len(prompts)
-    return most * answers, named
+    return most * answers, named > 0
 
 
 def _beside_text(message: dict[str, Any], model: str) -> int:
@@ -88,9 +87,9 @@ def _beside_text(message: dict[str, Any], model: str) -> int:
     return most
 
 
-def _counts(body: dict[str, Any], *names: str) -> list[int]:
-    values = [body.get(name) for name in names]
-    return [value for value in values if type(value) is int and value > 0]
+def _count(value: Any) -> int:
+    """0: no number that limits anything."""
+    return value if type(value) is int and value > 0 else 0
 
 
 def _as_json(value: Any) -> bytes:

@@ -260,7 +260,7 @@ async def _try_routes(gateway: Gateway, call: Call, exchange: Exchange, model: M
         books.open_call(gateway.journal, call, call.facts or {}, candidate, prompt_tokens)
         attempts += 1
         call.outcome = {
-            **attempt.nothing_used(),
+            **books.NOTHING_USED,
             "provider": candidate.target.provider,
             "upstream_model": candidate.target.upstream_model,
             "attempts": attempts,

@@ -10,8 +10,9 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
 from django.db.models import Max
 
@@ -23,9 +24,9 @@ from usage.windows import UnknownZone, window_at_us, zone_of
 logger = logging.getLogger(__name__)
 
 MAX_REMEMBERED = 20_000
-# Calls that began before a budget was counted here may end, and reach the books, until so long after it.
-STRAGGLERS_S = 900.0
-REREAD_S = 2.0
+# How often the books are read again (seconds) for a budget that is counted from the midst of a window, by how long ago
+# that was (seconds): calls of before may still end, and reach the books.
+REREAD = ((20.0, 2.0), (900.0, 30.0))
 SWAP_US = 500_000
 
 
@@ -79,15 +80,22 @@ class LimitSpec:
     whose: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Holding:
-    """What holds for a call of one key and model."""
+    """What holds for a call of one key and model. `gates`: what a ledger in memory has found for it,
+    and which one."""
 
     budgets: tuple[BudgetSpec, ...]
     limits: tuple[LimitSpec, ...]
+    counts_tokens: bool = field(init=False)
+    counts_money: bool = field(init=False)
+    by_address: bool = field(init=False)
+    gates: Any = field(init=False, default=None, compare=False, repr=False)
 
-
-NOTHING = Holding((), ())
+    def __post_init__(self) -> None:
+        self.counts_tokens = any(limit.tokens is not None for limit in self.limits)
+        self.counts_money = any(not budget.in_tokens for budget in self.budgets)
+        self.by_address = any(not limit.owner for limit in self.limits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,24 +176,25 @@ class Holder:
         """`reads_books`: whether bases are wanted; a ledger in Redis reads them itself."""
         self.current = LimitBook()
         self._reads_books = reads_books
+        self._built_at = 0.0
         self._reread_at = 0.0
-        self._settled_at = 0.0
 
     def refresh(self) -> None:
         """Build and swap. Raises what the database raises; then the last good one stays."""
         self.current = build(self.current, reads_books=self._reads_books)
-        self._settled_at = time.monotonic() + STRAGGLERS_S
-        self._reread_at = time.monotonic() + REREAD_S
+        self._built_at = time.monotonic()
+        self._reread_at = self._built_at + REREAD[0][1]
         for problem in self.current.problems:
             logger.error("left out of the limits: %s", problem)
 
     def reread(self) -> None:
-        """Read again what earlier calls have spent, for as long as some may reach the books, every few seconds. Raises
-        what the database raises."""
-        book = self.current
-        if not book.bases or not self._reread_at <= time.monotonic() < self._settled_at:
+        """Read again what earlier calls have spent, now and then, for as long as some may reach the books. Raises what
+        the database raises."""
+        book, now = self.current, time.monotonic()
+        pause_s = pause_before_reread(now - self._built_at)
+        if not book.bases or pause_s is None or now < self._reread_at:
             return
-        self._reread_at = time.monotonic() + REREAD_S
+        self._reread_at = now + pause_s
         book.bases = read_bases(book.budgets, book.counted_from)
 
 
@@ -228,6 +237,11 @@ def _counted_from(budgets: Iterable[BudgetSpec], previous: LimitBook | None) -> 
         else soon_us
         for budget in budgets
     }
+
+
+def pause_before_reread(age_s: float) -> float | None:
+    """Seconds; None: no more."""
+    return next((pause_s for upto_s, pause_s in REREAD if age_s < upto_s), None)
 
 
 def read_bases(budgets: Iterable[BudgetSpec], counted_from: dict[int, int]) -> dict[tuple[int, int], Base]:

@@ -21,6 +21,8 @@ from policies.wordlists.glob import glob, longest_word
 from policies.wordlists.sieve import Sieve, sieve_for
 from policies.wordlists.tokens import PENDING, Tokens, literal_end, literal_start
 
+# Shorter texts are taken apart as fast, and without letting go of the interpreter, which costs a turn of the scheduler.
+WORTH_A_SIEVE = 256
 Match = tuple[int, int, str]  # start and end in the folded text, and what was found: an entry from first to last word
 _ByText = dict[str, "str | list[str]"]  # some text that is looked for -> the entries that it may belong to
 
@@ -129,7 +131,14 @@ class Index:
 
     def _is_held_back(self, text: Folded, final: bool) -> bool:
         """Whether it is plain that no first word is in the text, though nobody has taken it apart."""
-        if self._sieve is None or not final or text.has_words or not text.original.isascii():
+        original = text.original
+        if (
+            self._sieve is None
+            or not final
+            or len(original) < WORTH_A_SIEVE
+            or text.has_words
+            or not original.isascii()
+        ):
             return False
         return self._sieve.holds_back(text)
 

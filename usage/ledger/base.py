@@ -12,9 +12,9 @@ minute's worth may come at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from usage.limits import BudgetSpec, Holding
 
@@ -65,14 +65,17 @@ class Claim(NamedTuple):
 
 @dataclass(slots=True)
 class Ticket:
-    """What a call has of the ledger, to be given back at its end. `at_us`: when it came in, unix microseconds."""
+    """What a call has of the ledger, to be given back at its end. `at_us`: when it came in, unix microseconds. What the
+    ledger in memory keeps there itself: gates that count the call as open; others as (it, tokens a minute, what was
+    charged); the account of each claim."""
 
     call_id: str
     key_id: int
     at_us: int
-    parallel: list[str] = field(default_factory=list)
-    charged: list[tuple[str, int, int]] = field(default_factory=list)  # bucket, its limit, tokens
+    parallel: list[Any] = field(default_factory=list)
+    charged: list[tuple[Any, int, int]] = field(default_factory=list)
     claims: tuple[Claim, ...] = ()
+    accounts: Sequence[Any] = ()
     requests: Level | None = None
     tokens: Level | None = None
     is_settled: bool = False

@@ -23,7 +23,8 @@ from usage.ledger.base import (
 )
 from usage.limits import Holder, Holding, LimitSpec
 
-MAX_BUCKETS = 100_000
+MAX_ADDRESSES = 100_000
+MAX_KEYS = 100_000
 MAX_ACCOUNTS = 50_000
 BLOCKS_WITHIN_NS = 10 * MINUTE_NS
 # A call of before the boundary, once settled, is in the books within this; then what was read of them includes it.
@@ -43,6 +44,19 @@ class Account:
         self.end_us = end_us
 
 
+class Gate:
+    """How one row of limits stands, for its owner or for one address: the ends of its two buckets (monotonic
+    nanoseconds) and how many calls are open. `shares`: of the keys of a team."""
+
+    __slots__ = ("parallel", "requests", "shares", "tokens")
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.tokens = 0
+        self.parallel = 0
+        self.shares: Shares | None = None
+
+
 class Shares:
     """Who has used a team's bucket: by key, when it last came and the end of its own bucket."""
 
@@ -54,11 +68,16 @@ class Shares:
 
     def note(self, key_id: int, now: int) -> int:
         """How many keys came in the last minute, this one included."""
-        self.seen[key_id] = now
-        self.seen.move_to_end(key_id)
-        while self.seen and next(iter(self.seen.values())) <= now - MINUTE_NS:
-            self.tats.pop(self.seen.popitem(last=False)[0], None)
-        return len(self.seen)
+        seen = self.seen
+        seen[key_id] = now
+        if len(seen) > 1:
+            seen.move_to_end(key_id)
+            while next(iter(seen.values())) <= now - MINUTE_NS:
+                self.tats.pop(seen.popitem(last=False)[0], None)
+        return len(seen)
+
+
+Gates = list[tuple[LimitSpec, Gate]]
 
 
 class MemoryLedger(Ledger):
@@ -75,91 +94,95 @@ class MemoryLedger(Ledger):
         self._now_us = now_us
         self.waits = Waits(now_ns)
         self._accounts: dict[tuple[int, int, int], Account] = {}
-        self._tats: dict[str, int] = {}
-        self._parallel: dict[str, int] = {}
-        self._shares: dict[str, Shares] = {}
+        self._gates: dict[str, Gate] = {}  # by row
+        self._of_addresses: dict[tuple[str, str], Gate] = {}
         self._blocks: OrderedDict[int, deque[int]] = OrderedDict()
 
     # --- rates ------------------------------------------------------------------------------------------------------
     async def admit(self, ticket: Ticket, holding: Holding, client_ip: str, tokens: int) -> Refused | None:
         now = self._now_ns()
+        if holding.gates is None or holding.gates[0] is not self:
+            holding.gates = self, self._gates_of(holding)
+        gates: Gates = holding.gates[1]
+        if holding.by_address:
+            gates = gates + self._gates_of_address(holding, client_ip, now)
         refused: Refused | None = None
-        taken: list[tuple[str, int]] = []
-        for limit in holding.limits:
-            bucket = limit.name if limit.owner else f"{limit.name}/{client_ip}"
-            found = self._judge(ticket, limit, bucket, tokens, now, taken)
+        taken: list[tuple[int, int]] = []
+        for limit, gate in gates:
+            found = self._judge(ticket, limit, gate, tokens, now, taken)
             if found is not None and (refused is None or found.wait_ns > refused.wait_ns):
                 refused = found
         if refused is not None:
             ticket.charged.clear()
             return refused
-        self._tats.update(taken)
-        if len(self._tats) > MAX_BUCKETS:
-            self._tats = {bucket: tat for bucket, tat in self._tats.items() if tat > now}
-        for limit in holding.limits:
+        for (limit, gate), (requests_end, tokens_end) in zip(gates, taken, strict=True):
+            gate.requests, gate.tokens = requests_end, tokens_end
             if limit.parallel is not None:
-                bucket = limit.name if limit.owner else f"{limit.name}/{client_ip}"
-                self._parallel[bucket] = self._parallel.get(bucket, 0) + 1
-                ticket.parallel.append(bucket)
+                gate.parallel += 1
+                ticket.parallel.append(gate)
             if limit.per_key and limit.requests:
-                self._take_share(limit, ticket.key_id, now)
+                self._take_share(limit, gate, ticket.key_id, now)
         return None
 
+    def _gates_of(self, holding: Holding) -> Gates:
+        return [(limit, self._gates.setdefault(limit.name, Gate())) for limit in holding.limits if limit.owner]
+
+    def _gates_of_address(self, holding: Holding, client_ip: str, now: int) -> Gates:
+        known = self._of_addresses
+        if len(known) > MAX_ADDRESSES:
+            self._of_addresses = known = {
+                name: gate for name, gate in known.items() if gate.parallel or max(gate.requests, gate.tokens) > now
+            }
+        names = [(limit, (limit.name, client_ip)) for limit in holding.limits if not limit.owner]
+        return [(limit, known.get(name) or known.setdefault(name, Gate())) for limit, name in names]
+
     def _judge(
-        self, ticket: Ticket, limit: LimitSpec, bucket: str, tokens: int, now: int, taken: list[tuple[str, int]]
+        self, ticket: Ticket, limit: LimitSpec, gate: Gate, tokens: int, now: int, taken: list[tuple[int, int]]
     ) -> Refused | None:
+        """Adds to `taken` where the buckets would end."""
         refused: Refused | None = None
-        if limit.parallel is not None and self._parallel.get(bucket, 0) >= limit.parallel:
+        if limit.parallel is not None and gate.parallel >= limit.parallel:
             refused = Refused("parallel", limit.whose, limit.parallel, 0)
+        requests_end, tokens_end = gate.requests, gate.tokens
         if limit.requests is not None:
-            name = bucket + "/r"
-            wait, tat = self._fit(name, limit.requests, 1, now)
+            wait, end = _fit(requests_end, limit.requests, 1, now)
             if limit.per_key and limit.requests:
-                wait = max(wait, self._share_wait(limit, ticket.key_id, now))
+                wait = max(wait, self._share_wait(limit, gate, ticket.key_id, now))
             if wait:
                 refused = Refused("requests", limit.whose, limit.requests, wait)
-                tat = self._tats.get(name, now)
             else:
-                taken.append((name, tat))
-            ticket.requests = tightest(ticket.requests, limit.requests, tat - now)
+                requests_end = end
+            ticket.requests = tightest(ticket.requests, limit.requests, requests_end - now)
         if limit.tokens is not None:
-            name = bucket + "/t"
             amount = tokens if tokens < limit.tokens else limit.tokens
-            wait, tat = self._fit(name, limit.tokens, amount, now)
+            wait, end = _fit(tokens_end, limit.tokens, amount, now)
             if wait:
                 refused = Refused("tokens", limit.whose, limit.tokens, wait)
-                tat = self._tats.get(name, now)
             else:
-                taken.append((name, tat))
-                ticket.charged.append((name, limit.tokens, amount))
-            ticket.tokens = tightest(ticket.tokens, limit.tokens, tat - now)
+                tokens_end = end
+                ticket.charged.append((gate, limit.tokens, amount))
+            ticket.tokens = tightest(ticket.tokens, limit.tokens, tokens_end - now)
+        taken.append((requests_end, tokens_end))
         return refused
 
-    def _fit(self, name: str, limit: int, amount: int, now: int) -> tuple[int, int]:
-        """(how long until it fits, 0: now; the bucket's end with it)"""
-        if not limit:
-            return MINUTE_NS, now
-        tat = self._tats.get(name, now)
-        if tat < now:
-            tat = now
-        tat += amount * MINUTE_NS // limit
-        wait = tat - now - MINUTE_NS
-        return wait if wait > 0 else 0, tat
-
-    def _share_wait(self, limit: LimitSpec, key_id: int, now: int) -> int:
+    def _share_wait(self, limit: LimitSpec, gate: Gate, key_id: int, now: int) -> int:
         """Of a team's bucket that is half full a key gets no more than its share; from one that is not, whatever it
         wants. So nobody is held back while there is enough, and nobody is starved when there is not."""
         assert limit.requests
-        shares = self._shares.setdefault(limit.name, Shares())
+        if gate.shares is None:
+            gate.shares = Shares()
+        shares = gate.shares
         keys = shares.note(key_id, now)
-        if keys < 2 or self._tats.get(f"{limit.name}/r", now) - now < CONTENDED_NS:
+        if keys < 2 or gate.requests - now < CONTENDED_NS:
             return 0
         tat = max(shares.tats.get(key_id, now), now) + keys * MINUTE_NS // limit.requests
         return max(tat - now - MINUTE_NS, 0)
 
-    def _take_share(self, limit: LimitSpec, key_id: int, now: int) -> None:
-        shares = self._shares[limit.name]
-        step = len(shares.seen) * MINUTE_NS // (limit.requests or 1)
+    def _take_share(self, limit: LimitSpec, gate: Gate, key_id: int, now: int) -> None:
+        shares = gate.shares
+        assert shares is not None
+        assert limit.requests
+        step = len(shares.seen) * MINUTE_NS // limit.requests
         shares.tats[key_id] = max(shares.tats.get(key_id, now), now) + step
 
     def blocked(self, key_id: int, blocks: int, throttle_s: int) -> None:
@@ -172,7 +195,7 @@ class MemoryLedger(Ledger):
         if len(times) >= blocks:
             self.waits.set(key_id, throttle_s * 1_000_000_000)
             del self._blocks[key_id]
-        elif len(self._blocks) > MAX_BUCKETS:
+        elif len(self._blocks) > MAX_KEYS:
             self._blocks.popitem(last=False)
 
     # --- money ------------------------------------------------------------------------------------------------------
@@ -186,24 +209,19 @@ class MemoryLedger(Ledger):
                 return Spent(claim.budget, spent + claim.amount <= claim.limit, claim.end_us)
         for claim, account in zip(claims, accounts, strict=True):
             account.held += claim.amount
-        ticket.claims = claims
+        ticket.claims, ticket.accounts = claims, accounts
         return None
 
     def settle(self, ticket: Ticket, nano_usd: int, tokens: int) -> None:
         if ticket.is_settled:
             return
         ticket.is_settled = True
-        for bucket in ticket.parallel:
-            left = self._parallel[bucket] - 1
-            if left:
-                self._parallel[bucket] = left
-            else:
-                del self._parallel[bucket]
-        for name, limit, charged in ticket.charged:
+        for gate in ticket.parallel:
+            gate.parallel -= 1
+        for gate, limit, charged in ticket.charged:
             if tokens != charged:
-                self._tats[name] = self._tats.get(name, self._now_ns()) + (tokens - charged) * MINUTE_NS // limit
-        for claim in ticket.claims:
-            account = self._account(claim)
+                gate.tokens = (gate.tokens or self._now_ns()) + (tokens - charged) * MINUTE_NS // limit
+        for claim, account in zip(ticket.claims, ticket.accounts, strict=True):
             account.held -= claim.amount
             amount = tokens if claim.budget.in_tokens else nano_usd
             if ticket.at_us < claim.from_us:
@@ -222,9 +240,12 @@ class MemoryLedger(Ledger):
 
     def _earlier(self, claim: Claim, account: Account) -> int:
         """What calls of before the boundary have spent."""
-        base = self._book.current.bases.get((claim.budget.id, claim.start_us))
+        bases = self._book.current.bases
+        base = bases.get((claim.budget.id, claim.start_us)) if bases else None
         if base is None:
             return 0
+        if not account.early:
+            return base.spent
         while account.early and account.early[0][0] + IN_THE_BOOKS_US < base.read_us:
             account.early.popleft()
         return base.spent + sum(amount for _, amount in account.early)
@@ -244,3 +265,14 @@ class MemoryLedger(Ledger):
         ended = [name for name, one in self._accounts.items() if one.end_us <= now_us and not one.held]
         for name in ended:
             del self._accounts[name]
+
+
+def _fit(end: int, limit: int, amount: int, now: int) -> tuple[int, int]:
+    """(how long until `amount` fits into a bucket that is empty again at `end`, 0: now; the bucket's end with it)"""
+    if not limit:
+        return MINUTE_NS, now
+    if end < now:
+        end = now
+    end += amount * MINUTE_NS // limit
+    wait = end - now - MINUTE_NS
+    return (wait if wait > 0 else 0), end

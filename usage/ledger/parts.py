@@ -61,6 +61,10 @@ class Parts:
         """Raises LedgerAway."""
         return owner if self._wire().run_id == CLUSTER else WHOLE
 
+    def known_open(self, name: str) -> Part | None:
+        part = self.known.get(name)
+        return part if part is not None and part.epoch else None
+
     async def of(self, owner: str) -> Part:
         """The part, open. Raises LedgerAway when it does not open in time."""
         name = self.name_of(owner)

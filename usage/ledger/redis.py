@@ -19,6 +19,7 @@ import time
 from asyncio import Future, Task
 from collections import defaultdict
 from collections.abc import Coroutine
+from functools import partial
 from typing import Any, NamedTuple
 
 from usage.ledger import upkeep
@@ -42,23 +43,36 @@ class Gate(NamedTuple):
     kind: str
     bucket: str
     rate: int
-    amount: int
     whose: str
+
+    def amount(self, tokens: int) -> int:
+        """How much of its bucket a call of so many tokens takes."""
+        return min(tokens, self.rate) if self.kind == "t" else 1
+
+
+class Charge(NamedTuple):
+    """What a call has taken of a bucket. `is_refused`: it is given back, because another part had no room."""
+
+    part: Part
+    gate: Gate
+    amount: int
+    is_refused: bool
 
 
 class CallHere:
-    """What a call of this process has in Redis. `charged`: tokens (and requests to be given back) by bucket. `is_held`:
-    False while it is not certain that its claims are held; a call that is served all the same is counted later."""
+    """What a call of this process has in Redis. `is_held`: False while it is not certain that its claims are held; a
+    call that is served all the same is counted later. `is_asked`: it is being settled."""
 
-    __slots__ = ("charged", "claims", "has_parallel", "is_held", "nano_usd", "parts", "ticket", "tokens")
+    __slots__ = ("charged", "claims", "has_parallel", "is_asked", "is_held", "nano_usd", "parts", "ticket", "tokens")
 
     def __init__(self, ticket: Ticket) -> None:
         self.ticket = ticket
         self.parts: dict[str, Part] = {}
         self.claims: dict[str, list[Claim]] = {}
+        self.is_asked = False
         self.is_held = False
         self.has_parallel = False
-        self.charged: list[tuple[Part, Gate]] = []
+        self.charged: list[Charge] = []
         self.nano_usd = self.tokens = 0
 
 
@@ -119,15 +133,12 @@ class RedisLedger(Ledger):
     async def admit(self, ticket: Ticket, holding: Holding, client_ip: str, tokens: int) -> Refused | None:
         if not holding.limits:
             return None
-        by_owner: dict[str, list[Gate]] = defaultdict(list)
-        for limit in holding.limits:
-            by_owner[self.parts.name_of(limit.owner or f"ip:{client_ip}")] += _gates(limit, client_ip, tokens)
         call = self._calls[ticket.call_id] = CallHere(ticket)
         call.has_parallel = any(limit.parallel is not None for limit in holding.limits)
         asked = []
-        for name, gates in by_owner.items():
-            part = call.parts[name] = await self.parts.of(name)
-            arguments = [value for gate in gates for value in gate[:4]]
+        for name, gates in self._gates_of(holding, client_ip).items():
+            part = call.parts[name] = self.parts.known_open(name) or await self.parts.of(name)
+            arguments = [value for gate in gates for value in (*gate[:3], gate.amount(tokens))]
             asked.append((part, gates, self._ask(part, "admit", ticket.call_id, ticket.key_id, *arguments)))
         refused: Refused | None = None
         away: LedgerAway | None = None
@@ -144,13 +155,30 @@ class RedisLedger(Ledger):
                 taken += [(part, gate) for gate in gates if gate.kind in "rt"]
             elif refused is None or found.wait_ns > refused.wait_ns:
                 refused = found
-        if refused is None and away is None:
-            call.charged = [(part, gate) for part, gate in taken if gate.kind == "t"]
-            return None
-        call.charged = taken  # another part has refused: what it took here it gives back
+        is_in = refused is None and away is None
+        call.charged = [
+            Charge(part, gate, gate.amount(tokens), not is_in) for part, gate in taken if gate.kind == "t" or not is_in
+        ]
         if refused is None and away is not None:
             raise away
         return refused
+
+    def _gates_of(self, holding: Holding, client_ip: str) -> dict[str, list[Gate]]:
+        """By the part that judges them; worked out once for all calls of a key to a model."""
+        if holding.gates is None or holding.gates[0] != (self, self.wire().run_id):
+            own: dict[str, list[Gate]] = defaultdict(list)
+            for limit in holding.limits:
+                if limit.owner:
+                    own[self.parts.name_of(limit.owner)] += _gates(limit, limit.name)
+            holding.gates = (self, self.wire().run_id), own
+        gates: dict[str, list[Gate]] = holding.gates[1]
+        if holding.by_address:
+            gates = {name: [*some] for name, some in gates.items()}
+            for limit in holding.limits:
+                if not limit.owner:
+                    name = self.parts.name_of(f"ip:{client_ip}")
+                    gates.setdefault(name, []).extend(_gates(limit, f"{limit.name}/{client_ip}"))
+        return gates
 
     def blocked(self, key_id: int, blocks: int, throttle_s: int) -> None:
         self._spawn(self._blocked(key_id, blocks, throttle_s))
@@ -203,7 +231,7 @@ class RedisLedger(Ledger):
         """Which part has to judge which claims. Raises LedgerAway."""
         by_part: dict[Part, list[Claim]] = defaultdict(list)
         for owner, claims in call.claims.items():
-            by_part[await self.parts.of(owner)] += claims
+            by_part[self.parts.known_open(self.parts.name_of(owner)) or await self.parts.of(owner)] += claims
         call.parts |= {part.name: part for part in by_part}
         return list(by_part.items())
 
@@ -218,30 +246,51 @@ class RedisLedger(Ledger):
             return
         call.nano_usd, call.tokens = nano_usd, tokens
         self._ended[ticket.call_id] = call
-        self._spawn(self._settle(ticket.call_id, call))
+        if (call.is_held or not call.claims) and all(part.epoch for part in call.parts.values()):
+            self._give_back(ticket.call_id, call)
+        # Else with the next beat.
 
     async def _settle(self, call_id: str, call: CallHere) -> None:
-        """Tried again with each beat until it is done."""
+        """What could not be settled at once. Tried again with each beat until it is done."""
+        if call.is_asked:
+            return
         if not call.is_held and (call.nano_usd or call.tokens):
             for part, claims in await self._parts_of(call):
                 part.check(await self._ask_to_hold(part, call.ticket, claims, part.epoch))
             call.is_held = True
-        asked = []
         for part in call.parts.values():
             if not part.epoch:
                 raise LedgerAway("it is being read from the books")
-            corrections: list[Argument] = []
-            for where, gate in call.charged:
-                used = call.tokens if gate.kind == "t" else 0
-                if where is part and used != gate.amount:
-                    corrections += [gate.bucket, gate.rate, used - gate.amount]
-            arguments = (call_id, call.nano_usd, call.tokens, *corrections)
-            asked.append((part, self._ask(part, "settle", *arguments)))
-        for part, answer in asked:
-            part.check(await answer)
+        self._give_back(call_id, call)
+
+    def _give_back(self, call_id: str, call: CallHere) -> None:
+        """Nobody waits for the answers; what fails is tried again."""
+        call.is_asked = True
+        pending = len(call.parts)
+
+        def note(part: Part, answer: Future[Any]) -> None:
+            nonlocal pending
+            pending -= 1
+            if not pending:
+                call.is_asked = False
+            if answer.cancelled() or answer.exception() is not None:
+                return
+            try:
+                part.check(answer.result())
+            except LedgerAway:
+                return
             call.parts.pop(part.name, None)
-        if not call.parts:
-            self._ended.pop(call_id, None)
+            if not call.parts:
+                self._ended.pop(call_id, None)
+
+        for part in list(call.parts.values()):
+            corrections: list[Argument] = []
+            for where, gate, amount, is_refused in call.charged:
+                used = call.tokens if gate.kind == "t" and not is_refused else 0
+                if where is part and used != amount:
+                    corrections += [gate.bucket, gate.rate, used - amount]
+            answer = self._ask(part, "settle", call_id, call.nano_usd, call.tokens, *corrections)
+            answer.add_done_callback(partial(note, part))
 
     def _ask(self, part: Part, name: str, *arguments: Argument) -> Future[Any]:
         return self.wire().ask(script(name), part.key, [part.epoch, self.process, *arguments])
@@ -331,17 +380,16 @@ def account_of(claim: Claim) -> str:
     return f"{claim.budget.id}:{claim.start_us}"
 
 
-def _gates(limit: LimitSpec, client_ip: str, tokens: int) -> list[Gate]:
-    bucket = limit.name if limit.owner else f"{limit.name}/{client_ip}"
+def _gates(limit: LimitSpec, bucket: str) -> list[Gate]:
     gates = []
     if limit.parallel is not None:
-        gates.append(Gate("p", f"{bucket}/p", limit.parallel, 1, limit.whose))
+        gates.append(Gate("p", f"{bucket}/p", limit.parallel, limit.whose))
     if limit.requests is not None:
         if limit.per_key and limit.requests:
-            gates.append(Gate("f", bucket, limit.requests, 1, limit.whose))
-        gates.append(Gate("r", f"{bucket}/r", limit.requests, 1, limit.whose))
+            gates.append(Gate("f", bucket, limit.requests, limit.whose))
+        gates.append(Gate("r", f"{bucket}/r", limit.requests, limit.whose))
     if limit.tokens is not None:
-        gates.append(Gate("t", f"{bucket}/t", limit.tokens, min(tokens, limit.tokens), limit.whose))
+        gates.append(Gate("t", f"{bucket}/t", limit.tokens, limit.whose))
     return gates
 
 

@@ -17,7 +17,7 @@ from django.db import DatabaseError, InterfaceError, connection
 from usage.ledger.base import Claim, LedgerAway
 from usage.ledger.parts import Part
 from usage.ledger.wire import Argument, script
-from usage.limits import BudgetSpec, Holder
+from usage.limits import REREAD, BudgetSpec, Holder, pause_before_reread
 from usage.models import UsageEvent
 from usage.spending import spent_until
 
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
-# How often the books are read again (seconds) for accounts that began in the midst of a window, by their age.
-REREAD = ((20.0, 2.0), (900.0, 30.0))
 ACCOUNTS_AT_ONCE = 500
 # So long after its death a process's journal may still be found.
 GIVE_UP_S = 3600.0
@@ -89,7 +87,7 @@ class Books:
     async def read_again(self) -> None:
         now, due = time.monotonic(), []
         for name, one in list(self._young.items()):
-            pause_s = next((pause for age, pause in REREAD if now - one.since < age), None)
+            pause_s = pause_before_reread(now - one.since)
             if pause_s is None:
                 del self._young[name]
             elif now >= one.next_at:

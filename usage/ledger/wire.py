@@ -16,6 +16,7 @@ from hashlib import sha1
 from pathlib import Path
 from typing import Any, Protocol
 
+import hiredis
 from redis.asyncio import ConnectionPool, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -31,6 +32,8 @@ ANSWER_TIMEOUT_S = 1.0
 RETRY_S = 0.2
 CLUSTER_CONNECTIONS = 64
 CLUSTER = "cluster"
+READ_BYTES = 64 * 1024
+NOTHING_YET = object()
 Argument = str | int | bytes
 
 
@@ -128,40 +131,50 @@ class ServerWire:
             for answer, *_ in batch:
                 _refuse(answer, "not connected")
             return
-        commands = [("EVALSHA", script.sha, 1, key, *arguments) for _, script, key, arguments in batch]
         if not self._asked:
             self._oldest_at = asyncio.get_running_loop().time()
         self._asked.extend(batch)
-        # Its own method awaits a drain, and holds a lock meanwhile; a few kilobytes need neither.
-        connection._writer.writelines(connection.pack_commands(commands))
+        # Its own methods await a drain, and hold a lock meanwhile; a few kilobytes need neither.
+        connection._writer.write(
+            b"".join([_packed("EVALSHA", script.sha, 1, key, *arguments) for _, script, key, arguments in batch])
+        )
 
     async def _read(self, connection: Any) -> None:
-        loop = asyncio.get_running_loop()
+        """What has come is taken apart at once, with a reader of our own: nobody else reads from the connection now,
+        and its own method takes a timer and three coroutines for each answer."""
+        loop, stream = asyncio.get_running_loop(), connection._reader
+        replies = hiredis.Reader(notEnoughData=NOTHING_YET)
         watch = asyncio.create_task(self._watch(connection))
         try:
-            while True:
-                try:
-                    said = await connection.read_response(disable_decoding=True)
-                except ResponseError as error:
-                    said = error
-                answer, script, key, arguments = self._asked.popleft()
+            while data := await stream.read(READ_BYTES):
+                replies.feed(data)
+                while (said := replies.gets(False)) is not NOTHING_YET:
+                    if not isinstance(said, hiredis.PushNotification):
+                        self._take(said)
                 self._oldest_at = loop.time()
-                if isinstance(said, NoScriptError):
-                    self._ask_with_text(answer, script, key, arguments)
-                elif isinstance(said, ResponseError):
-                    logger.error("the ledger's script %s failed: %s", script.name, said)
-                    _refuse(answer, "its script failed")
-                elif not answer.done():
-                    answer.set_result(said)
-        except (RedisError, OSError, IndexError) as error:
+            self._lost(connection, "the connection was closed")
+        except (OSError, hiredis.HiredisError, IndexError) as error:
             self._lost(connection, type(error).__name__)
         finally:
             watch.cancel()
+            await _disconnect(connection)
+
+    def _take(self, said: Any) -> None:
+        """The answer to the oldest question. Raises IndexError: nobody has asked."""
+        answer, script, key, arguments = self._asked.popleft()
+        if not isinstance(said, hiredis.ReplyError):
+            if not answer.done():
+                answer.set_result(said)
+        elif str(said).startswith("NOSCRIPT"):
+            self._ask_with_text(answer, script, key, arguments)
+        else:
+            logger.error("the ledger's script %s failed: %s", script.name, said)
+            _refuse(answer, "its script failed")
 
     def _ask_with_text(self, answer: Future[Any], script: Script, key: str, arguments: list[Argument]) -> None:
         """Redis has forgotten its scripts (SCRIPT FLUSH): EVAL teaches it this one again."""
         self._asked.append((answer, script, key, arguments))
-        self._connection._writer.writelines(self._connection.pack_commands([("EVAL", script.text, 1, key, *arguments)]))
+        self._connection._writer.write(_packed("EVAL", script.text, 1, key, *arguments))
 
     async def _watch(self, connection: Any) -> None:
         """A server that hangs is as good as none."""
@@ -269,6 +282,10 @@ async def open_wire(url: str, on_new_server: Callable[[], None]) -> Wire:
         await cluster.connect()
         return cluster
     return wire
+
+
+def _packed(*command: Argument) -> bytes:
+    return hiredis.pack_command(command)  # type: ignore[arg-type] # it is typed for commands of one word
 
 
 async def _ask(connection: Any, *command: str) -> Any:

@@ -13,7 +13,7 @@ import redis as redis_client
 from gateway_project.tests.services import RedisServer, Running
 from usage.ledger import redis as redis_module
 from usage.ledger import upkeep
-from usage.ledger.base import LedgerAway
+from usage.ledger.base import LedgerAway, Ticket
 from usage.ledger.redis import RedisLedger
 from usage.limits import Holder
 from usage.tests.test_ledger import admit, budget, claim, fits, limit, ticket, until
@@ -212,3 +212,18 @@ async def test_no_redis_at_the_start_is_no_reason_not_to_start(books: dict[int, 
     with pytest.raises(LedgerAway):
         await ledger.hold(ticket(), (claim(budget(100), 1),))
     await ledger.stop()
+
+
+async def test_tokens_are_charged_once_though_the_upkeep_looks_while_they_are_being_told(
+    make: Callable[..., Any],
+) -> None:
+    ledger = await make()
+    rate = limit(tokens=6_000)
+    call = await admit(ledger, rate, tokens=100)
+    assert isinstance(call, Ticket)
+    ledger.settle(call, 0, 2_000)
+    await ledger._beat()
+    seen = await admit(ledger, rate)
+    assert isinstance(seen, Ticket)
+    assert seen.tokens is not None
+    assert 4_000 <= seen.tokens.remaining < 4_300
