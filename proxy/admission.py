@@ -50,8 +50,8 @@ class Admission:
         return self.ticket.requests is not None or self.ticket.tokens is not None
 
 
-async def admit(gateway: Gateway, call: Call, principal: Principal, exchange: Exchange) -> None:
-    """Raises RateLimited."""
+async def admit(gateway: Gateway, call: Call, principal: Principal, exchange: Exchange, model: ModelEntry) -> None:
+    """Raises RateLimited, UnpricedModel."""
     if gateway.ledger.waits and (wait_ns := gateway.ledger.waits.of(principal.key_id)):
         raise RateLimited(
             "Policies have blocked this key again and again, so it has to wait. Look at what is being sent.",
@@ -63,14 +63,19 @@ async def admit(gateway: Gateway, call: Call, principal: Principal, exchange: Ex
         return
     holding = book.holding(principal.key_id, principal.user_id, principal.team_id, exchange.model)
     ticket = Ticket(call.id, principal.key_id, call.at_us)
-    call.admission = Admission(book, holding, principal, ticket)
+    call.admission = admission = Admission(book, holding, principal, ticket)
     tokens = 0
-    if holding.counts_tokens:
-        tokens = measure.estimated_tokens(measure.text_bytes(exchange)) + (_asked_for(exchange) or 0)
+    claims: tuple[Claim, ...] = ()
+    early = bool(holding.budgets) and gateway.ledger.admits_and_holds
+    if holding.counts_tokens or early:
+        size = measure.text_bytes(exchange)
+        tokens = measure.estimated_tokens(size) + (_asked_for(exchange) or 0)
+        if early:
+            claims = _claims(call, exchange, model, admission, size)
     client_ip = call.facts["client_ip"] if call.facts is not None else ""
     call.expect(LEDGER_TIMEOUT_S, _ledger_is_slow)
     try:
-        refused = await gateway.ledger.admit(ticket, holding, client_ip, tokens)
+        refused = await gateway.ledger.admit(ticket, holding, client_ip, tokens, claims)
     except LedgerAway:
         return  # nobody can count now; what is on a budget is judged where it is held for
     except CancelledError:
@@ -155,6 +160,8 @@ async def _try_to_hold(
     gateway: Gateway, call: Call, exchange: Exchange, model: ModelEntry, admission: Admission, size: int
 ) -> Spent | None:
     claims = _claims(call, exchange, model, admission, size)
+    if claims == admission.ticket.claims:
+        return None  # held when the call was admitted, and the policies have not made it larger or smaller
     call.expect(LEDGER_TIMEOUT_S, _ledger_is_slow)
     try:
         return await gateway.ledger.hold(admission.ticket, claims)

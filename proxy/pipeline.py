@@ -190,7 +190,7 @@ async def generate(gateway: Gateway, call: Call, endpoint: Endpoint) -> None:
         call.detached_limit_s = gateway.limits.detached_limit_s
     exchange.caller = principal.public_id
     exchange.context_window = model.context_window
-    await admission.admit(gateway, call, principal, exchange)
+    await admission.admit(gateway, call, principal, exchange, model)
     call.passage = passage = begin(gateway, call, principal, exchange)
     if passage is None:
         await _try_routes(gateway, call, exchange, model)

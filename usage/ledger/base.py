@@ -1,8 +1,8 @@
 """What the pipeline asks of a ledger, whichever keeps it: one process's memory, or Redis for many.
 
-    admit    before a call costs anything: rates, parallel calls, whether the key has to wait
+    admit    before a call costs anything: rates, parallel calls; and what it can cost at most, as far as is known then
     hold     on the prompt as it will be sent: the most that the call can cost, on every budget that it counts on, or
-             on none
+             on none; nothing to do when `admit` has held just that
     settle   exactly once, however the call ended: what it cost takes the place of what was held
 
 Amounts are nano-USD or tokens, as the budget has it; times are nanoseconds unless the name says otherwise. Rates are
@@ -111,13 +111,21 @@ class LedgerAway(Exception):
 
 
 class Ledger(Protocol):
+    """`admits_and_holds`: whether `admit` is to be told the claims already: one question costs less than two."""
+
     waits: Waits
 
-    async def admit(self, ticket: Ticket, holding: Holding, client_ip: str, tokens: int) -> Refused | None:
-        """Counts the call and `tokens`, or nothing. Raises LedgerAway."""
+    @property
+    def admits_and_holds(self) -> bool: ...
+
+    async def admit(
+        self, ticket: Ticket, holding: Holding, client_ip: str, tokens: int, claims: tuple[Claim, ...] = ()
+    ) -> Refused | None:
+        """Counts the call and `tokens`, or nothing. Of the claims all are held if there is room for all, and then they
+        are the ticket's; if not, the call is admitted without. Raises LedgerAway."""
 
     async def hold(self, ticket: Ticket, claims: tuple[Claim, ...]) -> Spent | None:
-        """All claims, or none. Raises LedgerAway."""
+        """All claims in place of those that the ticket has, or none. Raises LedgerAway."""
 
     def settle(self, ticket: Ticket, nano_usd: int, tokens: int) -> None:
         """Gives back what the call has and books what it cost. Once; a second time does nothing. Never raises: what

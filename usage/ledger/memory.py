@@ -99,7 +99,17 @@ class MemoryLedger(Ledger):
         self._blocks: OrderedDict[int, deque[int]] = OrderedDict()
 
     # --- rates ------------------------------------------------------------------------------------------------------
-    async def admit(self, ticket: Ticket, holding: Holding, client_ip: str, tokens: int) -> Refused | None:
+    admits_and_holds = False
+
+    async def admit(
+        self, ticket: Ticket, holding: Holding, client_ip: str, tokens: int, claims: tuple[Claim, ...] = ()
+    ) -> Refused | None:
+        refused = self._admit(ticket, holding, client_ip, tokens)
+        if refused is None and claims:
+            await self.hold(ticket, claims)
+        return refused
+
+    def _admit(self, ticket: Ticket, holding: Holding, client_ip: str, tokens: int) -> Refused | None:
         now = self._now_ns()
         if holding.gates is None or holding.gates[0] is not self:
             holding.gates = self, self._gates_of(holding)
@@ -200,6 +210,9 @@ class MemoryLedger(Ledger):
 
     # --- money ------------------------------------------------------------------------------------------------------
     async def hold(self, ticket: Ticket, claims: tuple[Claim, ...]) -> Spent | None:
+        for claim, account in zip(ticket.claims, ticket.accounts, strict=True):
+            account.held -= claim.amount
+        ticket.claims = ticket.accounts = ()
         accounts = [self._account(claim) for claim in claims]
         for claim, account in zip(claims, accounts, strict=True):
             if claim.limit is None:

@@ -18,13 +18,13 @@ import secrets
 import time
 from asyncio import Future, Task
 from collections import defaultdict
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 from usage.ledger import upkeep
 from usage.ledger.base import Claim, Ledger, LedgerAway, Refused, Spent, Ticket, Waits, tightest
-from usage.ledger.parts import CLOSED_US, PATIENCE_S, Part, Parts
+from usage.ledger.parts import CLOSED_US, PATIENCE_S, WHOLE, Part, Parts
 from usage.ledger.upkeep import Books
 from usage.ledger.wire import CLUSTER, Argument, Wire, open_wire, script
 from usage.limits import Holder, Holding, LimitSpec
@@ -74,6 +74,13 @@ class CallHere:
         self.has_parallel = False
         self.charged: list[Charge] = []
         self.nano_usd = self.tokens = 0
+
+    def take(self, claims: Iterable[Claim]) -> None:
+        """In place of those that it has. By the owner of their budget."""
+        self.is_held = False
+        self.claims = defaultdict(list)
+        for claim in claims:
+            self.claims[claim.budget.owner].append(claim)
 
 
 class RedisLedger(Ledger):
@@ -130,16 +137,28 @@ class RedisLedger(Ledger):
         return said
 
     # --- rates ------------------------------------------------------------------------------------------------------
-    async def admit(self, ticket: Ticket, holding: Holding, client_ip: str, tokens: int) -> Refused | None:
-        if not holding.limits:
+    @property
+    def admits_and_holds(self) -> bool:
+        """Where one part judges all."""
+        return self._wire is not None and self._wire.run_id != CLUSTER
+
+    async def admit(
+        self, ticket: Ticket, holding: Holding, client_ip: str, tokens: int, claims: tuple[Claim, ...] = ()
+    ) -> Refused | None:
+        if not self.admits_and_holds:
+            claims = ()
+        if not holding.limits and not claims:
             return None
         call = self._calls[ticket.call_id] = CallHere(ticket)
         call.has_parallel = any(limit.parallel is not None for limit in holding.limits)
+        call.take(claims)
         asked = []
-        for name, gates in self._gates_of(holding, client_ip).items():
+        for name, gates in (self._gates_of(holding, client_ip) or {WHOLE: []}).items():
             part = call.parts[name] = self.parts.known_open(name) or await self.parts.of(name)
-            arguments = [value for gate in gates for value in (*gate[:3], gate.amount(tokens))]
-            asked.append((part, gates, self._ask(part, "admit", ticket.call_id, ticket.key_id, *arguments)))
+            arguments: list[Argument] = [ticket.call_id, ticket.key_id, ticket.at_us, len(gates)]
+            for gate in gates:
+                arguments += (gate.kind, gate.bucket, gate.rate, gate.amount(tokens))
+            asked.append((part, gates, self._ask(part, "admit", *arguments, *_told(part, claims))))
         refused: Refused | None = None
         away: LedgerAway | None = None
         taken: list[tuple[Part, Gate]] = []
@@ -153,15 +172,25 @@ class RedisLedger(Ledger):
             found = _read(ticket, gates, said)
             if found is None:
                 taken += [(part, gate) for gate in gates if gate.kind in "rt"]
+                self._note_held(call, part, claims, said[2 + len(gates) :])
             elif refused is None or found.wait_ns > refused.wait_ns:
                 refused = found
         is_in = refused is None and away is None
         call.charged = [
             Charge(part, gate, gate.amount(tokens), not is_in) for part, gate in taken if gate.kind == "t" or not is_in
         ]
+        if not call.is_held and away is None:
+            call.take(())
         if refused is None and away is not None:
             raise away
         return refused
+
+    def _note_held(self, call: CallHere, part: Part, claims: tuple[Claim, ...], said: list[Any]) -> None:
+        """What hold.lua says at the end of what admit.lua says. When it has not held, `hold` asks again."""
+        if said and said[0] == b"ok":
+            call.is_held = True
+            call.ticket.claims = claims
+            self._books.note(part, _found(claims, said))
 
     def _gates_of(self, holding: Holding, client_ip: str) -> dict[str, list[Gate]]:
         """By the part that judges them; worked out once for all calls of a key to a model."""
@@ -192,10 +221,7 @@ class RedisLedger(Ledger):
     async def hold(self, ticket: Ticket, claims: tuple[Claim, ...]) -> Spent | None:
         ticket.claims = claims
         call = self._calls.setdefault(ticket.call_id, CallHere(ticket))
-        call.claims = defaultdict(list)
-        call.is_held = False
-        for claim in claims:
-            call.claims[claim.budget.owner].append(claim)
+        call.take(claims)
         pending = await self._parts_of(call)
         until = time.monotonic() + PATIENCE_S
         refused: Spent | None = None
@@ -207,9 +233,7 @@ class RedisLedger(Ledger):
             for part, some, answer in asked:
                 said = await answer
                 part.check(said)
-                found = [
-                    (some[index - 1], int(from_us)) for index, from_us in zip(said[1::2], said[2::2], strict=False)
-                ]
+                found = _found(some, said) if said[0] != b"spent" else []
                 if said[0] == b"spent":
                     claim = some[said[1] - 1]
                     refused = Spent(claim.budget, bool(said[2]), claim.end_us)
@@ -219,7 +243,7 @@ class RedisLedger(Ledger):
                 elif found:
                     self._books.note(part, found)
         if refused is not None:
-            call.claims = {}
+            call.take(())
             ticket.claims = ()
             if len(call.parts) > 1:
                 for part in call.parts.values():
@@ -298,17 +322,7 @@ class RedisLedger(Ledger):
     def _ask_to_hold(self, part: Part, ticket: Ticket, claims: list[Claim], epoch: str = "") -> Future[Any]:
         """`epoch`: one that is still closed, to hold whatever was spent."""
         arguments: list[Argument] = [epoch or part.epoch, self.process, ticket.call_id, ticket.at_us, int(bool(epoch))]
-        for claim in claims:
-            is_whole = part.began_us < claim.start_us and 0 < claim.from_us <= claim.start_us
-            arguments += [
-                account_of(claim),
-                claim.end_us // 1_000_000 + DAY_S,
-                "" if claim.limit is None else claim.limit,
-                claim.amount,
-                int(claim.budget.in_tokens),
-                int(is_whole),
-            ]
-        return self.wire().ask(script("hold"), part.key, arguments)
+        return self.wire().ask(script("hold"), part.key, [*arguments, *_told(part, claims)])
 
     async def _place_again(self, part: Part, epoch: str) -> None:
         """A new epoch knows nothing: hold what this process has under way. What has ended is in the books, from which
@@ -376,6 +390,27 @@ class RedisLedger(Ledger):
         task.add_done_callback(self._tasks.discard)
 
 
+def _told(part: Part, claims: Iterable[Claim]) -> list[Argument]:
+    """The claims as hold.lua wants to have them."""
+    arguments: list[Argument] = []
+    for claim in claims:
+        is_whole = part.began_us < claim.start_us and 0 < claim.from_us <= claim.start_us
+        arguments += (
+            account_of(claim),
+            claim.end_us // 1_000_000 + DAY_S,
+            "" if claim.limit is None else claim.limit,
+            claim.amount,
+            int(claim.budget.in_tokens),
+            int(is_whole),
+        )
+    return arguments
+
+
+def _found(claims: Sequence[Claim], said: list[Any]) -> list[tuple[Claim, int]]:
+    """Accounts that hold.lua names, each with since when it counts (unix microseconds)."""
+    return [(claims[index - 1], int(from_us)) for index, from_us in zip(said[1::2], said[2::2], strict=True)]
+
+
 def account_of(claim: Claim) -> str:
     return f"{claim.budget.id}:{claim.start_us}"
 
@@ -398,8 +433,8 @@ WHAT = {"p": "parallel", "f": "requests", "r": "requests", "t": "tokens"}
 
 def _read(ticket: Ticket, gates: list[Gate], said: list[Any]) -> Refused | None:
     """Notes how the buckets stand."""
-    refused, wait_us, *used = said
-    for gate, used_us in zip(gates, map(int, used), strict=True):
+    refused, wait_us = said[:2]
+    for gate, used_us in zip(gates, map(int, said[2 : 2 + len(gates)]), strict=True):
         if gate.kind in "rt":
             if gate.kind == "r":
                 ticket.requests = tightest(ticket.requests, gate.rate, used_us * NS_PER_US)

@@ -41,9 +41,11 @@ class Script:
     """A file of lua/, with what all of them begin with before it."""
 
     def __init__(self, name: str) -> None:
-        text = (FOLDER / f"{name}.lua").read_text()
+        before = [] if name == "open" else ["begin"]
+        if name in ("admit", "hold", "release"):
+            before.append("holding")
         self.name = name
-        self.text = text if name == "open" else (FOLDER / "begin.lua").read_text() + text
+        self.text = "".join([(FOLDER / f"{part}.lua").read_text() for part in (*before, name)])
         self.sha = sha1(self.text.encode(), usedforsecurity=False).hexdigest()
 
 
@@ -285,7 +287,8 @@ async def open_wire(url: str, on_new_server: Callable[[], None]) -> Wire:
 
 
 def _packed(*command: Argument) -> bytes:
-    return hiredis.pack_command(command)  # type: ignore[arg-type] # it is typed for commands of one word
+    packed: bytes = hiredis.pack_command(command)  # type: ignore[arg-type] # it is typed for commands of one word
+    return packed
 
 
 async def _ask(connection: Any, *command: str) -> Any:

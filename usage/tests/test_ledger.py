@@ -228,6 +228,58 @@ async def test_claim_without_a_limit_is_counted_all_the_same(ledger: Ledger) -> 
     await until(is_spent)
 
 
+async def admit_with(ledger: Ledger, *claims: Claim) -> Ticket:
+    asked = ticket()
+    assert await ledger.admit(asked, Holding((), (limit(requests=100),)), "192.0.2.1", 0, claims) is None
+    return asked
+
+
+async def test_what_was_held_with_the_admission_is_not_held_again(ledger: Ledger) -> None:
+    of = budget(100)
+    call = await admit_with(ledger, claim(of, 60))
+    assert await ledger.hold(call, (claim(of, 60),)) is None
+    assert await fits(ledger, of, 40)
+    assert not await fits(ledger, of, 41)
+
+
+@pytest.mark.parametrize(("first", "then"), [(80, 30), (30, 80)])
+async def test_what_the_policies_have_changed_is_held_instead(ledger: Ledger, first: int, then: int) -> None:
+    of = budget(100)
+    call = await admit_with(ledger, claim(of, first))
+    assert await ledger.hold(call, (claim(of, then),)) is None
+    assert await fits(ledger, of, 100 - then)
+    assert not await fits(ledger, of, 101 - then)
+    ledger.settle(call, 25, 0)
+    assert await fits(ledger, of, 75)
+    assert not await fits(ledger, of, 76)
+
+
+async def test_call_without_room_is_admitted_and_told_when_it_holds(ledger: Ledger) -> None:
+    of = budget(100)
+    call = await admit_with(ledger, claim(of, 101))
+    assert call.claims == ()
+    assert await ledger.hold(call, (claim(of, 101),)) is not None
+    assert await fits(ledger, of, 100)
+
+
+async def test_call_that_has_become_too_large_holds_nothing_any_more(ledger: Ledger) -> None:
+    of = budget(100)
+    call = await admit_with(ledger, claim(of, 60))
+    assert await ledger.hold(call, (claim(of, 101),)) is not None
+    assert await fits(ledger, of, 100)
+    ledger.settle(call, 0, 0)
+    assert await fits(ledger, of, 100)
+
+
+async def test_call_that_the_rates_refuse_holds_nothing(ledger: Ledger) -> None:
+    of, asked = budget(100), ticket()
+    refused = await ledger.admit(asked, Holding((), (limit(requests=0),)), "192.0.2.1", 0, (claim(of, 60),))
+    assert isinstance(refused, Refused)
+    assert await fits(ledger, of, 100)
+    ledger.settle(asked, 0, 0)
+    assert await fits(ledger, of, 100)
+
+
 # --- rates -----------------------------------------------------------------------------------------------------------
 
 

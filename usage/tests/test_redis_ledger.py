@@ -15,7 +15,7 @@ from usage.ledger import redis as redis_module
 from usage.ledger import upkeep
 from usage.ledger.base import LedgerAway, Ticket
 from usage.ledger.redis import RedisLedger
-from usage.limits import Holder
+from usage.limits import Holder, Holding
 from usage.tests.test_ledger import admit, budget, claim, fits, limit, ticket, until
 
 LEASE_US = 600_000
@@ -227,3 +227,17 @@ async def test_tokens_are_charged_once_though_the_upkeep_looks_while_they_are_be
     assert isinstance(seen, Ticket)
     assert seen.tokens is not None
     assert 4_000 <= seen.tokens.remaining < 4_300
+
+
+async def test_call_asks_once_before_and_once_after(make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = await make()
+    of, lane, call = budget(100), limit(requests=10, tokens=1_000, parallel=5), ticket()
+    assert await fits(ledger, of, 100)
+    asked: list[str] = []
+    ask = ledger.wire().ask
+    monkeypatch.setattr(ledger.wire(), "ask", lambda script, *rest: (asked.append(script.name), ask(script, *rest))[1])
+    assert await ledger.admit(call, Holding((), (lane,)), "192.0.2.1", 10, (claim(of, 60),)) is None
+    assert call.claims
+    ledger.settle(call, 50, 10)
+    assert [name for name in asked if name != "beat"] == ["admit", "settle"]
+    assert not await fits(ledger, of, 51)

@@ -1,12 +1,15 @@
--- Rates and parallel calls: all of them, or nothing. ARGV[3]: the call; ARGV[4]: its key; then for each gate
--- kind (r, t, p or f), bucket, limit, amount. An f stands before the r of a team's bucket, whose keys get fair shares.
--- Gives {closed}, or {refused gate (0: none), microseconds to wait, then for each gate the end of its bucket from now}.
+-- Rates and parallel calls: all of them, or nothing; and when nothing refuses, what the call can cost at most is held
+-- with it. ARGV[3]: the call; ARGV[4]: its key; ARGV[5]: when it came in, unix microseconds; ARGV[6]: how many gates; for
+-- each kind (r, t, p or f), bucket, limit, amount (an f stands before the r of a team's bucket, whose keys get fair
+-- shares); then claims as hold.lua has them.
+-- Gives {closed}, or {refused gate (0: none), microseconds to wait, for each gate the end of its bucket from now, then
+-- what hold.lua gives, if there are claims}. Without {ok} there, nothing is held and the call is admitted all the same.
 if not is_open then return {'closed'} end
+local last = 6 + 4 * ARGV[6]
 local gates = {}
 local refused, longest = 0, 0
 local levels = {}
-local shares = {}
-for i = 5, #ARGV, 4 do
+for i = 7, last, 4 do
   local gate = {kind = ARGV[i], bucket = at .. ARGV[i + 1], limit = tonumber(ARGV[i + 2]), amount = tonumber(ARGV[i + 3])}
   local index = #gates + 1
   gates[index] = gate
@@ -60,7 +63,10 @@ for _, gate in ipairs(gates) do
     redis.call('SET', gate.bucket, whole(gate.tat), 'PX', 300000)
   end
 end
-if #parallel > 0 then
-  write_call(ARGV[3], {p = parallel, c = {}})
+local call = {p = parallel, c = {}}
+local held = last < #ARGV and hold(ARGV[3], call, ARGV[5], last + 1, false) or {}
+for _, value in ipairs(held) do answer[#answer + 1] = value end
+if held[1] ~= 'ok' and #parallel > 0 then
+  write_call(ARGV[3], call)
 end
 return answer

@@ -2,11 +2,7 @@
 if not is_open then return {'closed'} end
 local call = read_call(ARGV[3])
 if call then
-  for _, claim in ipairs(call.c) do redis.call('HINCRBY', claim[1], 'held', '-' .. claim[2]) end
-  if #call.p > 0 then
-    write_call(ARGV[3], {p = call.p, c = {}})
-  else
-    redis.call('HDEL', process, ARGV[3])
-  end
+  give_back(call)
+  forget_claims(ARGV[3], call)
 end
 return {'ok'}
