@@ -356,7 +356,7 @@ class Gateways:
 @contextmanager
 def _made_once(path: Path) -> Iterator[bool]:
     """Is it there? Whoever asks first makes it, and whoever asks meanwhile waits."""
-    with path.with_suffix(".lock").open("w") as lock:
+    with path.with_name(f"{path.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield path.exists()
 
