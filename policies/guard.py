@@ -261,11 +261,11 @@ def drop_copies(choice: dict[str, Any]) -> bool:
     changed = False
     if choice.get("logprobs") is not None:
         choice["logprobs"], changed = None, True
-    for name in ("delta", "message"):
-        said = choice.get(name)
-        audio = said.get("audio") if isinstance(said, dict) else None
-        if isinstance(audio, dict) and audio.pop("data", None) is not None:
-            changed = True
+    for said in (choice.get("delta"), choice.get("message")):
+        if isinstance(said, dict) and "audio" in said:
+            audio = said["audio"]
+            if isinstance(audio, dict) and audio.pop("data", None) is not None:
+                changed = True
     return changed
 
 

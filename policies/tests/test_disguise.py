@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from policies.fold import Folded
 from policies.wordlists import disguise
-from policies.wordlists.disguise import Way
 
 PIECES = st.sampled_from(
     [
@@ -41,8 +40,7 @@ PIECES = st.sampled_from(
 @settings(max_examples=1000)
 @given(st.lists(PIECES, max_size=30).map("".join))
 def test_short_texts_that_are_passed_over_are_ordinary(text: str) -> None:
-    found = disguise._ODD.Match(f" {text.lower()} ")
-    assert disguise._odd(Folded(text)) == frozenset(map(Way, found or ()))
+    assert disguise._odd_in_whole(Folded(text)) == disguise._odd(Folded(text))
 
 
 @pytest.mark.parametrize("text", ["Hello! How are you?", "It's a well-known (old) story: read it.", "I am a man"])

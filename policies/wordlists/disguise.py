@@ -21,7 +21,7 @@ import re2
 
 from policies.fold import WORD, Folded
 from policies.wordlists.index import Index, Match
-from policies.wordlists.tokens import Tokens
+from policies.wordlists.tokens import Tokens, growing
 
 LEFT = 12
 REACH = 64
@@ -71,8 +71,10 @@ def _all_ways() -> re2.Set:
 
 _ODD = _all_ways()
 
-# RE2 lets go of the interpreter while it looks, which costs a turn of the scheduler: ten times the look, for a text
-# as short as most are. So of short ones those are told first in which plainly nothing is odd.
+# RE2 lets go of the interpreter while it looks. When another thread waits for it (calls are being written to the
+# database, as with many whole ones) that costs a turn of the scheduler: ten times the look, for a text as short as most
+# are. So of short ones those are told first in which plainly nothing is odd; not of the pieces of a stream, where the
+# other threads have little to do.
 _SHORT = 256
 _NOTHING: frozenset[Way] = frozenset()
 _PLAIN = re.compile(r"(?:[a-z\s.,?'\"():;-]++|!(?:\s|\Z))*+")
@@ -153,7 +155,7 @@ class Disguises:
         if not final:
             pending += _open_loose_words(text.text)
             pending += (spelling.starts[0] for spelling in text.derive(_open_spellings) if self._may_grow(spelling))
-        odd = text.derive(_odd)
+        odd = text.derive(_odd_in_whole if final else _odd)
         if not odd:
             return
         size = len(text.text)
@@ -229,9 +231,12 @@ def _surrounded(text: str, start: int, upto: int) -> str:
 # --- where a text looks odd -------------------------------------------------------------------------------------------
 
 
+def _odd_in_whole(text: Folded) -> frozenset[Way]:
+    is_short = len(text.original) <= _SHORT and text.original.isascii()
+    return _NOTHING if is_short and _is_plain_text(text) else _odd(text)
+
+
 def _odd(text: Folded) -> frozenset[Way]:
-    if len(text.original) <= _SHORT and text.original.isascii() and _is_plain_text(text):
-        return _NOTHING
     found = _ODD.Match(f" {text.text} ")
     return frozenset(map(Way, found)) if found else frozenset()
 
@@ -367,13 +372,13 @@ def _growing_spellings(text: Folded) -> list[Spelling]:
 
 
 def _all_spellings(text: Folded, final: bool) -> list[Spelling]:
-    tokens = Tokens(text, final)
+    tokens = Tokens(text, True) if final else text.derive(growing)
     return [spelling for index in range(tokens.count) if (spelling := _spelling(text, tokens, index))]
 
 
 def _open_spellings(text: Folded) -> list[Spelling]:
     """Those at the end of a text that goes on."""
-    tokens = Tokens(text, final=False)
+    tokens = text.derive(growing)
     found = []
     for index in range(tokens.count - 1, max(tokens.count - REACH, 0) - 1, -1):
         if len(tokens.words[index]) > 1:

@@ -19,7 +19,7 @@ from policies.wordlists.automaton import Automaton
 from policies.wordlists.entries import MAX_WILD_LETTERS, STAR_INSIDE, Entry, is_unspaced, take_apart
 from policies.wordlists.glob import glob, longest_word
 from policies.wordlists.sieve import Sieve, sieve_for
-from policies.wordlists.tokens import PENDING, Tokens, literal_end, literal_start
+from policies.wordlists.tokens import PENDING, Tokens, growing, literal_end, literal_start
 
 # Shorter texts are taken apart as fast, and without letting go of the interpreter, which costs a turn of the scheduler.
 WORTH_A_SIEVE = 256
@@ -249,7 +249,7 @@ class _Search:
     @property
     def tokens(self) -> Tokens:
         if self._tokens is None:
-            self._tokens = Tokens(self.text, self.final)
+            self._tokens = Tokens(self.text, True) if self.final else self.text.derive(growing)
         return self._tokens
 
     def match_edges(self, entry: Entry, core: str, start: int, end: int) -> None:

@@ -116,5 +116,5 @@ def _longest_match(entry: str) -> int:
 def _safe(text: Folded, start: int, waiting: list[int]) -> int:
     """What cannot be seen at the end waits for what it stands before: whether that begins a word is not known yet."""
     size = len(text.text)
-    seen = text.span(size - 1, size)[1] if size else 0
+    seen = size if text.original.isascii() else text.span(size - 1, size)[1] if size else 0
     return max(start, min((place for place in (*waiting, seen) if place >= start), default=start))

@@ -43,6 +43,11 @@ class Tokens:
         return spaced_once(self.text[self.end(index - 1) : self.starts[index]])
 
 
+def growing(text: Folded) -> Tokens:
+    """To be derived: of a text that goes on, for all lists that read it."""
+    return Tokens(text, final=False)
+
+
 def literal_end(text: str, start: int, literal: str, final: bool) -> int | None:
     """Where `literal`, its spaces standing for any white space, ends in `text` if it begins at `start`. None: it does
     not stand there. PENDING: so far as the text goes, it does."""
