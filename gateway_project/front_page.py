@@ -1,4 +1,4 @@
-"""The admin's front page: what goes on, who spends, and on a new installation what to do next."""
+"""The admin's front page: what is amiss, what goes on, who spends, and on a new installation what to do next."""
 
 from __future__ import annotations
 
@@ -31,7 +31,10 @@ class Step:
 
 def fill(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     """unfold's DASHBOARD_CALLBACK. Figures only for those who may look at usage."""
+    from usage.alert_overview import overview  # here: an admin module, which is loaded with the admin
+
     context["title"] = "Overview"
+    context["alerts"] = overview(request)
     context["may_see_usage"] = request.user.has_perm("usage.view_usageevent")
     figures: dict[str, Any] = dashboard.figures() if context["may_see_usage"] else {"quiet": True}
     if not figures["quiet"] and request.user.has_perm("policies.view_finding"):
@@ -48,7 +51,7 @@ def fill(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
 def policies_card() -> Card:
     """What rules stopped, and what they changed: calls, not findings, for one call may have several."""
     now = timezone.now()
-    hour, day = findings.acted_since(now - HOUR), findings.acted_since(now - DAY)
+    hour, day = findings.acted_since_each(now - HOUR, now - DAY)
     return Card(
         "Stopped by policies",
         "policy",

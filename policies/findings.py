@@ -150,9 +150,19 @@ def _most(column: str, since: datetime, limit: int) -> list[tuple[Any, int]]:
 
 def acted_since(since: datetime) -> Acted:
     """For a window of a day or less: it looks at each call that was blocked or changed."""
-    acted = Finding.objects.filter(ACTED, pk__gte=first_id(since), action__in=("block", "redact"))
-    calls = dict(acted.order_by().values_list("action").annotate(Count("event_id", distinct=True)))
-    return Acted(calls.get("block", 0), calls.get("redact", 0))
+    return acted_since_each(since)[0]
+
+
+def acted_since_each(*moments: datetime) -> list[Acted]:
+    """The same for several windows, in one query."""
+    acted = Finding.objects.filter(ACTED, pk__gte=first_id(min(moments)), action__in=("block", "redact"))
+    counts = {
+        f"{action}_{index}": Count("event_id", distinct=True, filter=Q(action=action, pk__gte=first_id(moment)))
+        for index, moment in enumerate(moments)
+        for action in ("block", "redact")
+    }
+    calls = acted.aggregate(**counts)
+    return [Acted(calls[f"block_{index}"], calls[f"redact_{index}"]) for index in range(len(moments))]
 
 
 def of_call(event_id: UUID) -> list[Finding]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 from django.contrib.auth.models import Permission
@@ -12,12 +13,17 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
+from accounts.admin_pages import short_time
 from accounts.models import Team, User
 from accounts.services import create_key
+from accounts.time_ids import to_unix_us
 from policies.models import Policy, Wordlist
 from policies.tests.findings import add as add_finding
 from proxy.models import Model, Provider, Route
+from usage.alert_models import Alert, AlertDestination
 from usage.rollups import roll_up_all
+from usage.services import new_event_id
+from usage.tests.alerts import destination
 from usage.tests.events import add
 
 pytestmark = pytest.mark.django_db
@@ -107,6 +113,69 @@ def test_spend_is_for_those_who_may_see_usage(client: Client, calls: None) -> No
     page = staff(client, "accounts.view_apikey").get(FRONT).content.decode()
     assert "$4.50" not in page
     assert "Make an API key" in page
+
+
+# --- alerts ---------------------------------------------------------------------------------------------------------
+def alert(title: str, severity: str = "warning", **changed: Any) -> Alert:
+    fired_at = changed.pop("fired_at", timezone.now() - timedelta(hours=2))
+    pk = UUID(new_event_id(to_unix_us(fired_at)))
+    return Alert.objects.create(
+        id=pk, fired_at=fired_at, subject=title, kind="errors", severity=severity, title=title, text="", **changed
+    )
+
+
+def test_open_alerts_are_told_the_worst_and_newest_first(admin_client: Client, calls: None) -> None:
+    alert("over", "critical", resolved_at=timezone.now())
+    alert("old", "critical", fired_at=timezone.now() - timedelta(days=40))
+    alert("small", "info")
+    alert("bad", "critical")
+    page = admin_client.get(FRONT)
+    assert [line.title for line in page.context["alerts"]["lines"]] == ["bad", "old", "small"]
+    text = page.content.decode()
+    newest = Alert.objects.get(title="bad")
+    for words in (
+        "Critical",
+        reverse("admin:usage_alert_change", args=[newest.pk]),
+        f"since {short_time(newest.fired_at)} (2\xa0hours)",
+    ):
+        assert words in text
+    shown = admin_client.get(page.context["alerts"]["list_url"]).context["cl"].result_list
+    assert {row.title for row in shown} == {"old", "small", "bad"}, "all that are open"
+
+
+def test_many_open_alerts_are_a_few_lines(admin_client: Client, calls: None) -> None:
+    for number in range(6):
+        alert(f"alert {number}")
+    page = admin_client.get(FRONT)
+    assert len(page.context["alerts"]["lines"]) == 5
+    assert "and more" in page.content.decode()
+
+
+def test_open_alerts_are_told_before_there_is_any_call(admin_client: Client) -> None:
+    assert "Open alerts" not in admin_client.get(FRONT).content.decode(), "it has other things to do first"
+    alert("Key laptop expires soon")
+    assert "Key laptop expires soon" in admin_client.get(FRONT).content.decode()
+
+
+def test_front_page_says_when_nothing_is_amiss_and_when_nobody_would_be_told(admin_client: Client, calls: None) -> None:
+    page = admin_client.get(FRONT).content.decode()
+    assert "nothing that the rules watch is amiss" in page
+    assert reverse("admin:usage_alertdestination_add") in page
+    made = destination()
+    assert "Nobody is told" not in admin_client.get(FRONT).content.decode()
+    AlertDestination.objects.filter(pk=made.pk).update(enabled=False)
+    assert "Nobody is told" in admin_client.get(FRONT).content.decode()
+
+
+def test_alerts_are_for_those_who_may_see_them(client: Client, calls: None) -> None:
+    alert("secret trouble")
+    somebody = staff(client, "usage.view_usageevent")
+    assert "secret trouble" not in somebody.get(FRONT).content.decode()
+    User.objects.get().user_permissions.add(Permission.objects.get(codename="view_alert"))
+    page = somebody.get(FRONT).content.decode()
+    assert "secret trouble" in page
+    assert "there is no destination" in page
+    assert reverse("admin:usage_alertdestination_add") not in page
 
 
 # --- sidebar --------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
+from django.db import connection
 from django.utils import timezone
 
 from accounts import versions
@@ -122,6 +123,7 @@ async def start(request: pytest.FixtureRequest, running_services: Running) -> As
             return Process(holder, ledger)
 
         yield start
+    await sync_to_async(lambda: connection.close())()  # of its own thread
 
 
 def budget(team: Team, **changed: Any) -> Budget:
