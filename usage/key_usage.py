@@ -1,7 +1,8 @@
 """What a key may know of itself: the budgets and limits that hold for it, and what it has used.
 
 It is asked for by apps, as often as they like, so the whole of it is eight queries: all sums of all windows are made in
-one pass over the rollups, and one over the events that are not in them yet.
+one pass over the rollups, those of everybody's calls over the subtotals, and one over the events that are not in them
+yet.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from django.utils import timezone
 
 from accounts.authentication import Principal
 from accounts.time_ids import EPOCH, id_range
-from usage.models import Adjustment, Budget, Limit, MoneySettings, Rollup, UsageEvent
+from usage.models import Adjustment, Budget, Limit, MoneySettings, Rollup, Subtotal, UsageEvent
 from usage.rollups import floor_day
 from usage.spending import (
     AHEAD,
@@ -127,6 +128,11 @@ class _Wanted(NamedTuple):
         return found & Q(model=self.model) if self.model else found
 
     @property
+    def of_subtotals(self) -> Q:
+        """The same of everybody's calls."""
+        return Q(dimension="model", member=self.model) if self.model else Q(dimension="all")
+
+    @property
     def whole_from(self) -> datetime:
         """The first whole hour."""
         since = _hour_of(self.start)
@@ -157,23 +163,59 @@ def _used(wanted: Sequence[_Wanted], until: datetime) -> list[Used]:
     edges = {(one.start, min(one.whole_from, until)) for one in wanted if one.start < one.whole_from}
     spans = [*((hour, hour + HOUR) for hour in hours), *edges, (whole_until, until)]
 
-    rollups = Rollup.objects.filter(grain=Rollup.Grain.HOUR, start__gte=first_hour, start__lt=whole_until)
-    since = [Q(start__gte=one.whole_from) for one in wanted]
-    sums = _sums(rollups.exclude(start__in=hours), wanted, since, {name: _sum_of(name) for name in SUMMED})
+    clean = Q(grain=Rollup.Grain.HOUR, start__gte=first_hour, start__lt=whole_until) & ~Q(start__in=hours)
+    touched = {_hour_of(start) for start, _ in spans}
+    sums = _rolled_up(wanted, clean, too_old_to_be_kept(deleted_days, touched))
+    of_everybody = _of_everybody(wanted, clean)
     within = Q()
     for start, end in joined(spans):
         within |= _ids(start, end)
+    if not _has_everybody(wanted):
+        within &= _of_anybody(wanted)
     clean_edges = [edge for edge in edges if _hour_of(edge[0]) not in hours]
-    since = [_not_rolled_up(one, clean_edges, until) for one in wanted]
+    conditions = [one.of_them & _not_rolled_up(one, clean_edges, until) for one in wanted]
     by_events = {name: _sum_of(name) for name in SUMMED[1:]} | {"calls": _count}
-    more = _sums(UsageEvent.objects.filter(within), wanted, since, by_events)
-    by_adjustments = {"cost_nano_usd": _sum_of("delta_nano_usd")}
-    adjusted = _sums(Adjustment.objects.filter(within), wanted, since, by_adjustments)
-    touched = {_hour_of(start) for start, _ in spans}
-    deleted = too_old_to_be_kept(deleted_days, touched)
-    since = [Q(start__gte=floor_day(one.start)) for one in wanted]
-    gone = _sums(deleted, wanted, since, {name: _sum_of(name) for name in SUMMED})
-    return [Used(*map(sum, zip(*parts, strict=True))) for parts in zip(sums, more, adjusted, gone, strict=True)]
+    more = _sums(UsageEvent.objects.filter(within), conditions, by_events)
+    adjusted = _sums(Adjustment.objects.filter(within), conditions, {"cost_nano_usd": _sum_of("delta_nano_usd")})
+    return [Used(*map(sum, zip(*parts, strict=True))) for parts in zip(sums, of_everybody, more, adjusted, strict=True)]
+
+
+def _rolled_up(wanted: Sequence[_Wanted], clean: Q, too_old: Q) -> list[Used]:
+    """By whole hours, and what is too old for that; of everybody's calls the latter alone."""
+    by_hour = Q(grain=Rollup.Grain.HOUR)
+    conditions = [~by_hour & Q(start__gte=floor_day(one.start)) for one in wanted]
+    for index, one in enumerate(wanted):
+        if one.owner is not None:
+            conditions[index] |= by_hour & Q(start__gte=one.whole_from)
+        conditions[index] &= one.of_them
+    theirs = _of_anybody(wanted)
+    chosen = (clean & theirs) | (too_old if _has_everybody(wanted) else too_old & theirs)
+    return _sums(Rollup.objects.filter(chosen), conditions, OF_SUMS)
+
+
+def _of_everybody(wanted: Sequence[_Wanted], clean: Q) -> list[Used]:
+    """By whole hours. Everybody's calls are in all rollups there are, but in few subtotals."""
+    sums = [Used()] * len(wanted)
+    places = [index for index, one in enumerate(wanted) if one.owner is None]
+    if places:
+        conditions = [wanted[index].of_subtotals & Q(start__gte=wanted[index].whole_from) for index in places]
+        rows = Subtotal.objects.filter(clean & Q(dimension__in=("all", "model")))
+        for index, used in zip(places, _sums(rows, conditions, OF_SUMS), strict=True):
+            sums[index] = used
+    return sums
+
+
+def _has_everybody(wanted: Sequence[_Wanted]) -> bool:
+    return any(one.owner is None for one in wanted)
+
+
+def _of_anybody(wanted: Sequence[_Wanted]) -> Q:
+    """Of any of the owners."""
+    found = Q(pk__in=())
+    for one in wanted:
+        if one.owner is not None:
+            found |= one.of_them
+    return found
 
 
 def _not_rolled_up(one: _Wanted, edges: list[tuple[datetime, datetime]], until: datetime) -> Q:
@@ -202,21 +244,18 @@ def _count(condition: Q) -> Aggregate:
     return Count("pk", filter=condition)
 
 
-def _sums(
-    rows: QuerySet[Any], wanted: Sequence[_Wanted], since: Sequence[Q], summed: Mapping[str, Summed]
-) -> list[Used]:
-    """One query for all of them."""
-    of_anybody = Q()
-    if all(one.owner is not None for one in wanted):
-        for one in wanted:
-            of_anybody |= one.of_them
+OF_SUMS = {name: _sum_of(name) for name in SUMMED}
+
+
+def _sums(rows: QuerySet[Any], conditions: Sequence[Q], summed: Mapping[str, Summed]) -> list[Used]:
+    """Of the rows for which each condition holds. One query for all of them."""
     columns = {
-        f"{name}_{index}": expression(one.of_them & since[index])
-        for index, one in enumerate(wanted)
+        f"{name}_{index}": expression(condition)
+        for index, condition in enumerate(conditions)
         for name, expression in summed.items()
     }
-    found = rows.filter(of_anybody).order_by().aggregate(**columns)
-    return [Used(*(int(found.get(f"{name}_{index}") or 0) for name in SUMMED)) for index in range(len(wanted))]
+    found = rows.order_by().aggregate(**columns)
+    return [Used(*(int(found.get(f"{name}_{index}") or 0) for name in SUMMED)) for index in range(len(conditions))]
 
 
 def _hour_of(moment: datetime) -> datetime:

@@ -241,7 +241,7 @@ def _not_rolled_up(
     return [
         _grouped(UsageEvent.objects.filter(within), *of_these, "cost_nano_usd", tokens=True),
         _grouped(Adjustment.objects.filter(within), *of_these, "delta_nano_usd"),
-        _grouped(pruned(touched, deleted), *of_these, "cost_nano_usd", tokens=True),
+        _grouped(Rollup.objects.filter(pruned(touched, deleted)), *of_these, "cost_nano_usd", tokens=True),
     ]
 
 
@@ -255,15 +255,15 @@ def dirty_and_deleted(start: datetime, until: datetime) -> tuple[list[datetime],
     return [at for at, is_day in found if not is_day], [at for at, is_day in found if is_day]
 
 
-def too_old_to_be_kept(deleted: Sequence[datetime], touched: set[datetime]) -> QuerySet[Rollup]:
-    """What stands for events that were deleted in hours that are read from events, and for hours of `deleted` days. An
-    hour or a day at the edge counts whole: rather too much was spent than too little."""
-    return pruned(touched, deleted) | Rollup.objects.filter(grain=Rollup.Grain.DAY, start__in=deleted)
+def too_old_to_be_kept(deleted: Sequence[datetime], touched: set[datetime]) -> Q:
+    """Rollups that stand for events that were deleted in hours that are read from events, and for hours of `deleted`
+    days. An hour or a day at the edge counts whole: rather too much was spent than too little."""
+    return pruned(touched, deleted) | Q(grain=Rollup.Grain.DAY, start__in=deleted)
 
 
-def pruned(touched: set[datetime], deleted: Sequence[datetime]) -> QuerySet[Rollup]:
+def pruned(touched: set[datetime], deleted: Sequence[datetime]) -> Q:
     """The first part of it. Of a deleted day all that is pruned is in the rollups of the day."""
-    return Rollup.objects.filter(grain=Rollup.Grain.PRUNED, start__in=touched - set(deleted))
+    return Q(grain=Rollup.Grain.PRUNED, start__in=touched - set(deleted))
 
 
 def joined(spans: Sequence[tuple[datetime, datetime]]) -> list[tuple[datetime, datetime]]:

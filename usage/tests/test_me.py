@@ -230,6 +230,7 @@ def test_sums_are_those_of_the_books(key: tuple[ApiKey, str], principal: Princip
             began = NOW - timedelta(days=20, minutes=17)
             Budget.objects.create(limit=9 * NANO, per=per, counts_from=began, **zone, **owner)
     Budget.objects.create(scope="key", key=key[0], limit=9999, unit="tokens", per="month", model="small")
+    Budget.objects.create(scope="installation", limit=9999, per="month", model="small")
     for minutes in (1, 20, 40, 59, 61, 90, 60 * 7, 60 * 13, 60 * 18 + 7, 60 * 24 * 4, 60 * 24 * 19, 60 * 24 * 20 + 20):
         at = NOW - timedelta(minutes=minutes)
         spend(principal, at)

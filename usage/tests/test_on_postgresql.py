@@ -30,6 +30,8 @@ SAME = (
     "test_rollups_add_up.py",
     "test_selectors.py",
     "test_services.py",
+    "test_spending.py",
+    "test_subtotals.py",
 )
 
 
