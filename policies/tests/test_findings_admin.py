@@ -69,12 +69,12 @@ def test_every_page_of_a_large_table_is_cheap(admin_client: Client) -> None:
     rows(admin_client)
     for query in queries:
         with CaptureQueriesContext(connection) as asked:
-            began = time.thread_time()
+            began = time.perf_counter()
             assert admin_client.get(f"{FINDINGS}{query}").status_code == 200
-            took = time.thread_time() - began
+            took = time.perf_counter() - began
         assert len(asked) <= MAX_QUERIES, query
         assert not [entry for entry in asked if "COUNT(" in entry["sql"].upper()], query
-        assert took < 2, query  # a guard against scans, not a measurement; of this thread, where SQLite works too
+        assert took < 2, query  # a guard against scans, not a measurement: machines are shared
 
 
 def test_pages_follow_each_other(admin_client: Client) -> None:
