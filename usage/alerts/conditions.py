@@ -83,7 +83,7 @@ def _no_room(standing: Standing, last: datetime, now: datetime) -> Iterable[Cond
             Severity.CRITICAL,
             f"{_owner(standing.budget)}: the budget is exhausted",
             f"{_budget_text(standing)} What is left is less than a call may cost: calls are {then}.",
-            _budget_facts(standing, FULL),
+            {**_budget_facts(standing, FULL), "no_room": True},
         )
     elif now - last < JUST_NOW:  # not for long: meanwhile the limit may have been raised
         yield Condition(
@@ -92,7 +92,7 @@ def _no_room(standing: Standing, last: datetime, now: datetime) -> Iterable[Cond
             Severity.WARNING,
             f"{_owner(standing.budget)}: a call may cost more than is left of the budget",
             f"{_budget_text(standing)} Such calls are {then}; those that ask for less (max_tokens) are not.",
-            _budget_facts(standing, None),
+            {**_budget_facts(standing, None), "no_room": True},
         )
 
 

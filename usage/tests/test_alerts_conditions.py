@@ -139,7 +139,7 @@ def test_budget_without_room_for_another_call_is_exhausted_once(research: Team) 
     without_room(nearly_spent)
     assert found() == ["Team research: the budget is exhausted"]
     alert = Alert.objects.get()
-    assert (alert.severity, alert.facts["threshold_percent"]) == ("critical", 100)
+    assert (alert.severity, alert.facts["threshold_percent"], alert.facts["no_room"]) == ("critical", 100, True)
     assert alert.text.startswith("$0.99 of $1.00, 99 %,")
     assert alert.text.endswith("What is left is less than a call may cost: calls are refused.")
     spend(research, 2)

@@ -18,7 +18,8 @@ class Command(BaseCommand):
     help = (
         "Price the calls of a time again, with the prices that count for that time by now: after a price was entered "
         "late, was wrong, or was missing. Calls keep the cost that was written for them; what is different is written "
-        "down beside them, and counts in every sum from the next roll-up on. May be repeated: what is right stays."
+        "down beside them, and counts in every sum from the next roll-up on, and in budgets within seconds. May be "
+        "repeated: what is right stays."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
