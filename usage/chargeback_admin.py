@@ -83,17 +83,28 @@ class CostCenter:
     total: Row
     teams: list[TeamRows]
 
+    @property
+    def rows(self) -> Iterator[tuple[str, Row]]:
+        """As they stand below each other, each with its CSS class."""
+        yield "gh-center", self.total
+        for team in self.teams:
+            yield "gh-team", team.total
+            for part in team.parts:
+                yield "gh-part", part
+
 
 def page(model_admin: ModelAdmin, request: HttpRequest) -> HttpResponse:
     form = _form(model_admin, request)
     found = chargeback.chargeback(form.month, form.breakdown)
     shown_in = currency.current()
+    total = _row("Total", found.total, shown_in)
     context = {
         **model_admin.admin_site.each_context(request),
         "title": f"Chargeback, {found.month:%B %Y}",
         "form": form,
         "centers": list(cost_centers(found, shown_in)),
-        "total": _row("Total", found.total, shown_in),
+        "total": total,
+        "total_rows": [("gh-center", total)],
         "shown_in": shown_in,
         "unfinished": found.unfinished,
         "files": [(kind.upper(), form.url("usage_chargeback_file", kind)) for kind in FILES],
