@@ -130,7 +130,10 @@ def soak_for(soak: Soak, postgres: OwnPostgres, redis: OwnRedis, seconds: float,
         kill_a_worker(soak)
         at(0.20)
         with _outage(soak, "PostgreSQL", postgres, outage_s):
-            time.sleep(outage_s)
+            time.sleep(outage_s * 2 / 3)
+            victim = kill_one(soak)  # and nobody can take its place before the database is back
+            time.sleep(outage_s / 3)
+        wait_until(lambda: _is_replaced(soak.gateway, victim), REPLACED_WITHIN_S, "there is a new worker")
         at(0.45)
         with _outage(soak, "Redis", redis, outage_s):
             time.sleep(outage_s)
@@ -168,13 +171,21 @@ def under_load(soak: Soak) -> Iterator[None]:
 
 
 def kill_a_worker(soak: Soak) -> None:
+    victim = kill_one(soak)
+    with soak.load.phase("a worker dies"):
+        wait_until(lambda: _is_replaced(soak.gateway, victim), REPLACED_WITHIN_S, "there is a new worker")
+        time.sleep(2)
+
+
+def kill_one(soak: Soak) -> int:
+    """The pid of the worker that is no more."""
     victim = soak.gateway.worker_pids()[0]
     with soak.load.phase("a worker dies"):
         os.kill(victim, signal.SIGKILL)
         soak.deaths += 1
         soak.say(f"worker {victim} is killed")
-        wait_until(lambda: _is_replaced(soak.gateway, victim), REPLACED_WITHIN_S, "there is a new worker")
-        time.sleep(2)
+        time.sleep(1)
+    return victim
 
 
 def _is_replaced(gateway: GatewayProcess, victim: int) -> bool:
