@@ -167,7 +167,7 @@ def _used(wanted: Sequence[_Wanted], until: datetime) -> list[Used]:
     touched = {_hour_of(start) for start, _ in spans}
     sums = _rolled_up(wanted, clean, too_old_to_be_kept(deleted_days, touched))
     of_everybody = _of_everybody(wanted, clean)
-    within = Q()
+    within = Q(pk__in=())
     for start, end in joined(spans):
         within |= _ids(start, end)
     if not _has_everybody(wanted):

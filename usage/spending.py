@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import chain
 from typing import Any, NamedTuple
 
 from django.db.models import BigIntegerField, F, Q, QuerySet, Sum, Value
@@ -155,12 +156,11 @@ def _rerated_since(wanted: Sequence[tuple[Budget, int]]) -> list[int]:
 
 def _rerated(spans: Sequence[Span]) -> list[Sums]:
     since = [Adjustment.objects.filter(pk__gte=first_id(span.start)) for span in spans]
-    found = _add_all(
-        [
-            _grouped(rows, number, spans[number].scope, spans[number].owners, "delta_nano_usd")
-            for number, rows in enumerate(since)
-        ]
-    )
+    queries = [
+        _grouped(rows, number, span.scope, span.owners, "delta_nano_usd")
+        for number, (span, rows) in enumerate(zip(spans, since, strict=True))
+    ]
+    found = _add_all(queries)
     return [found[number] for number in range(len(spans))]
 
 
@@ -190,33 +190,26 @@ def _sums(spans: Sequence[Span], until: datetime) -> list[Sums]:
     Whole hours that are up to date come from rollups, all else from events: the hours at both ends, and those to which
     events were added since they were rolled up. Most spans have the same end, so each such part is read once for all
     of a scope."""
-    whole_until = _hour_of(until)
     dirty, deleted = dirty_and_deleted(min((span.start for span in spans), default=until), until)
     queries: list[QuerySet[Any, Any]] = []
-    parts: dict[_Part, set[int | None]] = defaultdict(set)
+    owners: dict[_Part, set[int | None]] = defaultdict(set)
     parts_of: list[list[_Part]] = []
     for number, span in enumerate(spans):
-        whole_from = _next_hour(span.start)
-        hours = [hour for hour in dirty if whole_from <= hour < whole_until]
-        edge, rest = [(span.start, whole_from)], [*((hour, hour + HOUR) for hour in hours), (whole_until, until)]
-        if whole_from >= whole_until:
-            edge, rest = [(span.start, until)], []
-        else:
-            clean = Q(start__gte=whole_from, start__lt=whole_until) & ~Q(start__in=hours)
-            queries.append(_rolled_up(number, span, clean, Rollup.Grain.HOUR))
+        whole_hours, parts = _split(span, until, dirty)
+        if whole_hours:
+            queries.append(_rolled_up(number, span, whole_hours, Rollup.Grain.HOUR))
         days = [day for day in deleted if day >= floor_day(span.start)]
         if days:
             queries.append(_rolled_up(number, span, Q(start__in=days), Rollup.Grain.DAY))
-        own = [_Part(span.scope, tuple(times)) for times in (edge, rest) if any(since < end for since, end in times)]
-        parts_of.append(own)
-        for part in own:
-            parts[part] |= span.owners
-    numbers = {part: len(spans) + index for index, part in enumerate(parts)}
-    for part, owners in parts.items():
-        queries += _not_rolled_up(numbers[part], part, owners, deleted)
+        parts_of.append(parts)
+        for part in parts:
+            owners[part] |= span.owners
+    numbers = {part: len(spans) + index for index, part in enumerate(owners)}
+    for part, number in numbers.items():
+        queries += _not_rolled_up(number, part, owners[part], deleted)
     found = _add_all(queries)
-    for number, own in enumerate(parts_of):
-        for part in own:
+    for number, parts in enumerate(parts_of):
+        for part in parts:
             for place, spent in found[numbers[part]].items():
                 found[number][place] = found[number].get(place, Spent()).plus(spent)
     return [found[number] for number in range(len(spans))]
@@ -227,6 +220,19 @@ class _Part(NamedTuple):
 
     scope: str
     times: tuple[tuple[datetime, datetime], ...]
+
+
+def _split(span: Span, until: datetime, dirty: Sequence[datetime]) -> tuple[Q, list[_Part]]:
+    """The whole hours that come from rollups (Q(): none), and the rest: the edge that few others have, and what all
+    have in common that begin before the same dirty hours."""
+    whole_from, whole_until = _next_hour(span.start), _hour_of(until)
+    if whole_from >= whole_until:
+        return Q(), [_Part(span.scope, ((span.start, until),))] if span.start < until else []
+    hours = [hour for hour in dirty if whole_from <= hour < whole_until]
+    rest = [*((hour, hour + HOUR) for hour in hours), (whole_until, until)]
+    times = [[(span.start, whole_from)], rest]
+    parts = [_Part(span.scope, tuple(part)) for part in times if any(since < before for since, before in part)]
+    return Q(start__gte=whole_from, start__lt=whole_until) & ~Q(start__in=hours), parts
 
 
 def _not_rolled_up(
@@ -319,7 +325,7 @@ TOKENS = Sum(F("prompt_tokens") + F("completion_tokens"), default=0)
 def _add_all(queries: list[QuerySet[Any, Any]]) -> defaultdict[int, Sums]:
     """What all of these find, in one go, by number."""
     found: defaultdict[int, Sums] = defaultdict(dict)
-    rows: Iterable[Any] = queries[0].union(*queries[1:], all=True) if queries[1:] else queries[0] if queries else ()
+    rows: Iterable[Any] = queries[0].union(*queries[1:], all=True) if len(queries) > 1 else chain(*queries)
     for number, owner, model, cost, tokens in rows:
         before = found[number].get((owner, model), Spent())
         # The sum of bigints is a numeric on PostgreSQL.

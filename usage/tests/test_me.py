@@ -248,6 +248,15 @@ def test_sums_are_those_of_the_books(key: tuple[ApiKey, str], principal: Princip
     check_sums(principal)
 
 
+def test_sums_are_those_of_the_books_on_the_hour_too(key: tuple[ApiKey, str], principal: Principal) -> None:
+    """Then there is no rest of an hour to be read from events."""
+    Budget.objects.create(scope="key", key=key[0], limit=9 * NANO, per="day")
+    spend(principal, NOW - timedelta(hours=3))
+    roll_up_all()
+    noon = NOW.replace(minute=0)
+    assert usage_of(principal, noon).standings == standings(Budget.objects.all(), noon)
+
+
 def test_key_learns_what_it_used_today_and_this_month(principal: Principal) -> None:
     MoneySettings.objects.create(pk=1, timezone="Asia/Kolkata")
     spend(principal, NOW - timedelta(hours=17))  # yesterday in London, today in Kolkata

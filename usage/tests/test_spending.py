@@ -95,6 +95,15 @@ def test_day_that_begins_within_an_hour_of_the_world(key: ApiKey) -> None:
     assert spent(budget(key=key, timezone="Asia/Kolkata")) == [7]
 
 
+def test_only_the_window_counts_on_the_hour_too(key: ApiKey) -> None:
+    """Then there is no rest of an hour to be read from events."""
+    noon = NOW.replace(minute=0)
+    add(noon - 24 * HOUR, key_id=key.pk, cost_nano_usd=1_000)
+    add(noon - 2 * HOUR, key_id=key.pk, cost_nano_usd=7)
+    rollups.roll_up_all()
+    assert [standing.spent for standing in standings([budget(key=key), budget("installation")], noon)] == [7, 7]
+
+
 def test_adjustment_counts_at_the_time_of_its_event(key: ApiKey) -> None:
     add(NOW - HOUR, key_id=key.pk, cost_nano_usd=100)
     at = NOW - HOUR
