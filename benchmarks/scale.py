@@ -183,7 +183,9 @@ def _front_and_dashboard() -> Iterator[Page]:
         yield Page(f"dashboard, 30d, {measure}", f"{dashboard}?range=30d&measure={measure}", MOST_DASHBOARD_MS)
     team = Team.objects.earliest("pk").pk
     yield Page("dashboard, 30d of a team by key", f"{dashboard}?range=30d&team={team}&group=key", MOST_DASHBOARD_MS)
-    yield Page("dashboard, 30d of a model", f"{dashboard}?range=30d&model=model-1&group=team", MOST_DASHBOARD_MS)
+    for name in ("model", "provider"):
+        query = f"?range=30d&{name}={name}-1&group=team"
+        yield Page(f"dashboard, 30d of a {name}", dashboard + query, MOST_DASHBOARD_MS)
     yield Page("dashboard, 30d as CSV", f"{_url('usage_dashboard_csv')}?range=30d&group=key")
     chargeback = _url("usage_chargeback")
     for by in ("", "user", "key", "model"):

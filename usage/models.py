@@ -212,8 +212,9 @@ class Rollup(models.Model):
             models.Index(fields=["key_id", "grain", "start"], name="rollup_key"),
             models.Index(fields=["user_id", "grain", "start"], name="rollup_user"),
             models.Index(fields=["team_id", "grain", "start"], name="rollup_team"),
-            # What the dashboard shows of one model.
+            # What the dashboard shows of one model or provider.
             models.Index(fields=["model", "grain", "start"], name="rollup_model"),
+            models.Index(fields=["provider", "grain", "start"], name="rollup_provider"),
         ]
 
     def __str__(self) -> str:
