@@ -19,7 +19,8 @@ from policies.window import Reader, TextWindow, apply_edits, scan_whole
 Event = dict[str, Any]
 # Of a choice: where its texts stand ("delta"; "" for those of completions, which stand in the choice itself), and path.
 Place = tuple[str, Path]
-CHOICES = frozenset({"choices"})
+# Names in an event beside which there are no texts.
+KNOWN = REPLY_FACTS | {"choices"}
 FLAT: dict[str, Path] = {name: (name,) for name in ("content", "reasoning_content", "reasoning", "refusal")}
 # What events of our own take over from the provider's: no texts.
 HEAD = ("id", "object", "created", "model", "system_fingerprint", "service_tier", "provider")
@@ -158,7 +159,7 @@ class StreamGuard:
     def _scan_facts(self, event: Event) -> bool:
         """Texts beside the choices, such as a list of sources, come whole. True when one was changed."""
         changed = False
-        for name in event.keys() - REPLY_FACTS - CHOICES:
+        for name in event.keys() - KNOWN:
             value = event[name]
             if isinstance(value, str):
                 texts: Iterator[Text] = iter([Text(value, event, name, (name,), False)])
@@ -242,9 +243,7 @@ def _says_something(choice: Any) -> bool:
 
 def _says_more(event: Event) -> bool:
     """Whether anything beside its choices is for the client."""
-    return bool(event.get("usage")) or any(
-        map(_is_said, (event[name] for name in event.keys() - REPLY_FACTS - CHOICES))
-    )
+    return bool(event.get("usage")) or any(_is_said(event[name]) for name in event.keys() - KNOWN)
 
 
 def _is_said(value: Any) -> bool:

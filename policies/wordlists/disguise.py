@@ -359,6 +359,8 @@ def _open_loose_words(text: str) -> list[int]:
     if not text or text[-1].isspace():
         return []
     last = text[-REACH:].rsplit(None, 1)[-1]
+    if len(last) < REACH and last.isascii() and last.isalpha():
+        return [len(text) - len(last)]
     match = _OPEN_LOOSE_WORD.search(text, len(text) - len(last))
     return [match.start()] if match else []
 
@@ -378,6 +380,10 @@ def _all_spellings(text: Folded, final: bool) -> list[Spelling]:
 
 def _open_spellings(text: Folded) -> list[Spelling]:
     """Those at the end of a text that goes on."""
+    words = text.words
+    last = len(words) - 2 if words and text.text.endswith(words[-1]) else len(words) - 1
+    if last < 0 or len(words[last]) > 1:
+        return []
     tokens = text.derive(growing)
     found = []
     for index in range(tokens.count - 1, max(tokens.count - REACH, 0) - 1, -1):

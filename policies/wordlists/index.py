@@ -116,8 +116,11 @@ class Index:
     def find(self, text: Folded, final: bool) -> tuple[list[Match], list[int]]:
         """All matches, and where one may begin or grow that only later text can tell; offsets into `text.text`."""
         has_firsts = not self._is_held_back(text, final) and not self._firsts.isdisjoint(text.words)
-        if final and not has_firsts and not self._by_automaton:
-            return [], []
+        if not has_firsts and not self._by_automaton:
+            if final:
+                return [], []
+            if not self._leads:
+                return [], self._partial(text)
         search = _Search(text, final)
         if has_firsts:
             self._find_words(search)
@@ -128,6 +131,13 @@ class Index:
         if not final:
             self._add_tail(search)
         return search.matches, search.pending
+
+    def _partial(self, text: Folded) -> list[int]:
+        """What `_add_tail` would find in a text with nothing in it, as nearly every piece of a stream is."""
+        words = text.words
+        if not words or len(words[-1]) > self.longest or not text.text.endswith(words[-1]):
+            return []
+        return [len(text.text) - len(words[-1])]
 
     def _is_held_back(self, text: Folded, final: bool) -> bool:
         """Whether it is plain that no first word is in the text, though nobody has taken it apart."""

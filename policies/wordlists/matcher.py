@@ -66,8 +66,9 @@ class Matcher:
         matches, pending = self._index.find(text, final)
         if self._disguises is not None:
             self._disguises.find(text, final, matches, pending)
-        if final and not matches:
-            return Scan((), len(text.original))
+        if not matches:
+            safe = len(text.original) if final else _safe(text, start, [text.at(place) for place in pending])
+            return Scan((), safe)
         spans = {text.span(first, last) for first, last, entry in matches if self._is_meant(text, first, last, entry)}
         waiting = [text.at(place) for place in pending]
         if spans and self._exception_chars:
@@ -117,4 +118,4 @@ def _safe(text: Folded, start: int, waiting: list[int]) -> int:
     """What cannot be seen at the end waits for what it stands before: whether that begins a word is not known yet."""
     size = len(text.text)
     seen = size if text.original.isascii() else text.span(size - 1, size)[1] if size else 0
-    return max(start, min((place for place in (*waiting, seen) if place >= start), default=start))
+    return max(start, min([place for place in (*waiting, seen) if place >= start], default=start))
