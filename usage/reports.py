@@ -313,7 +313,7 @@ class _OfSubtotals:
             if (dimension, member) == self.whole:
                 points[at][-1].add(sums)
                 self._latencies[at] = Latencies(orjson.loads(total), orjson.loads(first_byte))
-            if dimension == self.selection.group:
+            if dimension == self.selection.group and member in places:
                 points[at][places[member]] = sums
                 points[at][-1].add(sums, -1)
         return points
