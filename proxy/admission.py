@@ -50,8 +50,13 @@ class Admission:
         return self.ticket.requests is not None or self.ticket.tokens is not None
 
 
-async def admit(gateway: Gateway, call: Call, principal: Principal, exchange: Exchange, model: ModelEntry) -> None:
-    """Raises RateLimited, UnpricedModel."""
+async def admit(
+    gateway: Gateway, call: Call, principal: Principal, exchange: Exchange, model: ModelEntry
+) -> ModelEntry:
+    """Gives the model that answers: another one when a budget is spent that names a cheaper one. That is settled before
+    rates and policies are asked, because they judge the model that answers.
+
+    Raises RateLimited, BudgetSpent, UnpricedModel, LedgerUnavailable."""
     if gateway.ledger.waits and (wait_ns := gateway.ledger.waits.of(principal.key_id)):
         raise RateLimited(
             "Policies have blocked this key again and again, so it has to wait. Look at what is being sent.",
@@ -60,56 +65,66 @@ async def admit(gateway: Gateway, call: Call, principal: Principal, exchange: Ex
         )
     book = gateway.limit_book.current
     if not book.limits_anybody:
-        return
+        return model
     holding = book.holding(principal.key_id, principal.user_id, principal.team_id, exchange.model)
     ticket = Ticket(call.id, principal.key_id, call.at_us)
     call.admission = admission = Admission(book, holding, principal, ticket)
-    tokens = 0
+    if holding.falls_back:
+        model = await _affordable(gateway, call, exchange, model, admission)
+        holding = admission.holding
     claims: tuple[Claim, ...] = ()
-    early = bool(holding.budgets) and gateway.ledger.admits_and_holds
-    if holding.counts_tokens or early:
-        size = measure.text_bytes(exchange)
-        tokens = measure.estimated_tokens(size) + (_asked_for(exchange) or 0)
-        if early:
-            claims = _claims(call, exchange, model, admission, size)
+    if holding.budgets and not ticket.claims and gateway.ledger.admits_and_holds:
+        claims = _claims(call, exchange, model, admission)
+    tokens = measure.asked_tokens(exchange) if holding.counts_tokens else 0
     client_ip = call.facts["client_ip"] if call.facts is not None else ""
     call.expect(LEDGER_TIMEOUT_S, _ledger_is_slow)
     try:
         refused = await gateway.ledger.admit(ticket, holding, client_ip, tokens, claims)
     except LedgerAway:
-        return  # nobody can count now; what is on a budget is judged where it is held for
+        return model  # nobody can count now; what is on a budget is judged where it is held for
     except CancelledError:
         raise call.interruption() from None
     call.extra_headers += levels(ticket.requests, ticket.tokens)
     if refused is not None:
         raise _rate_limited(refused)
+    return model
 
 
-async def hold(gateway: Gateway, call: Call, exchange: Exchange, model: ModelEntry, size: int) -> ModelEntry:
-    """Hold the most that the call can cost. `size`: bytes of the prompt's text. Gives the model that answers: another
-    one when a budget is spent that names a cheaper one.
+async def hold(gateway: Gateway, call: Call, exchange: Exchange, model: ModelEntry) -> None:
+    """Hold the most that the call can cost, as the policies have left it.
 
     Raises BudgetSpent, RateLimited, UnpricedModel, LedgerUnavailable."""
     admission: Admission | None = call.admission
     if admission is None or not admission.holding.budgets:
-        return model
-    spent = await _try_to_hold(gateway, call, exchange, model, admission, size)
+        return
+    spent = await _try_to_hold(gateway, call, exchange, model, admission)
+    if spent is not None:
+        _note_spent(call, spent)
+        raise _no_room(spent)
+
+
+async def _affordable(
+    gateway: Gateway, call: Call, exchange: Exchange, model: ModelEntry, admission: Admission
+) -> ModelEntry:
+    """Held for. Raises BudgetSpent, RateLimited, UnpricedModel, LedgerUnavailable."""
+    spent = await _try_to_hold(gateway, call, exchange, model, admission)
     if spent is None:
         return model
     _note_spent(call, spent)
-    cheaper = _cheaper(gateway, admission.principal, spent.budget, model)
+    # What others only hold may come back: then the dearer model can be had in a moment.
+    cheaper = None if spent.is_held else _cheaper(gateway, admission.principal, spent.budget, model)
     if cheaper is None:
         raise _no_room(spent)
     exchange.model = cheaper.name
     exchange.context_window = cheaper.context_window
+    if call.facts is not None:
+        call.facts["model"] = cheaper.name
     principal = admission.principal
     admission.holding = admission.book.holding(principal.key_id, principal.user_id, principal.team_id, cheaper.name)
-    spent = await _try_to_hold(gateway, call, exchange, cheaper, admission, size)
+    spent = await _try_to_hold(gateway, call, exchange, cheaper, admission)
     if spent is not None:
         _note_spent(call, spent)
         raise _no_room(spent)
-    if call.facts is not None:
-        call.facts["model"] = cheaper.name
     return cheaper
 
 
@@ -157,9 +172,9 @@ def duration(ns: int) -> str:
 
 # --- holding --------------------------------------------------------------------------------------------------------
 async def _try_to_hold(
-    gateway: Gateway, call: Call, exchange: Exchange, model: ModelEntry, admission: Admission, size: int
+    gateway: Gateway, call: Call, exchange: Exchange, model: ModelEntry, admission: Admission
 ) -> Spent | None:
-    claims = _claims(call, exchange, model, admission, size)
+    claims = _claims(call, exchange, model, admission)
     if claims == admission.ticket.claims:
         return None  # held when the call was admitted, and the policies have not made it larger or smaller
     call.expect(LEDGER_TIMEOUT_S, _ledger_is_slow)
@@ -173,14 +188,14 @@ async def _try_to_hold(
         raise call.interruption() from None
 
 
-def _claims(call: Call, exchange: Exchange, model: ModelEntry, admission: Admission, size: int) -> tuple[Claim, ...]:
+def _claims(call: Call, exchange: Exchange, model: ModelEntry, admission: Admission) -> tuple[Claim, ...]:
     """Raises UnpricedModel."""
     book, budgets = admission.book, admission.holding.budgets
     default = book.rules.default_max_tokens
     completion, is_named = measure.most_completion_tokens(exchange, model.max_output_tokens, default)
     if not is_named:
         exchange.max_output = min(default, model.max_output_tokens or default)
-    prompt = measure.most_prompt_tokens(exchange, size)
+    prompt = measure.most_prompt_tokens(exchange, measure.most_bytes(exchange))
     cost = 0
     if admission.holding.counts_money:
         cost = _most_cost(model, prompt, completion, admission.principal.team_id)
@@ -217,11 +232,6 @@ def _cheaper(gateway: Gateway, principal: Principal, budget: BudgetSpec, model: 
     if entry is None or (principal.models is not None and entry.name not in principal.models):
         return None
     return entry
-
-
-def _asked_for(exchange: Exchange) -> int | None:
-    most, is_named = measure.most_completion_tokens(exchange, None, 0)
-    return most if is_named else None
 
 
 def _note_spent(call: Call, spent: Spent) -> None:

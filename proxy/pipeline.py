@@ -190,7 +190,7 @@ async def generate(gateway: Gateway, call: Call, endpoint: Endpoint) -> None:
         call.detached_limit_s = gateway.limits.detached_limit_s
     exchange.caller = principal.public_id
     exchange.context_window = model.context_window
-    await admission.admit(gateway, call, principal, exchange, model)
+    model = await admission.admit(gateway, call, principal, exchange, model)
     call.passage = passage = begin(gateway, call, principal, exchange)
     if passage is None:
         await _try_routes(gateway, call, exchange, model)
@@ -234,9 +234,8 @@ async def _answer(gateway: Gateway, call: Call, exchange: Exchange, instead: Ins
 
 async def _try_routes(gateway: Gateway, call: Call, exchange: Exchange, model: ModelEntry) -> None:
     """Raises the last provider's failure; when none could be asked, why the last one could not."""
-    size = measure.text_bytes(exchange)
-    model = await admission.hold(gateway, call, exchange, model, size)
-    prompt_tokens = measure.estimated_tokens(size)
+    await admission.hold(gateway, call, exchange, model)
+    prompt_tokens = measure.estimated_tokens(measure.text_bytes(exchange))
     own_key = caller_provider_key(call)
     attempts = 0
     failed_tries = ""

@@ -90,12 +90,14 @@ class Holding:
     counts_tokens: bool = field(init=False)
     counts_money: bool = field(init=False)
     by_address: bool = field(init=False)
+    falls_back: bool = field(init=False)
     gates: Any = field(init=False, default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         self.counts_tokens = any(limit.tokens is not None for limit in self.limits)
         self.counts_money = any(not budget.in_tokens for budget in self.budgets)
         self.by_address = any(not limit.owner for limit in self.limits)
+        self.falls_back = any(budget.fallback_model for budget in self.budgets)
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,10 @@ KEYS: dict[str, dict[str, Any]] = {
     "poor": {"budgets": [{"usd": 0.07, "per": "month", "timezone": "Europe/Berlin"}]},
     "twice": {"budgets": [{"usd": 5, "per": "month"}, {"tokens": 60, "per": "total"}]},
     "modest": {"budgets": [{"usd": 0.05, "per": "total", "when_spent": "fall_back", "fallback_model": "gpt-test"}]},
+    "guarded": {"budgets": [{"usd": 0.05, "per": "total", "when_spent": "fall_back", "fallback_model": "gpt-test"}]},
+    "queued": {"budgets": [{"usd": 0.05, "per": "total", "when_spent": "fall_back", "fallback_model": "rare"}]},
+    "hasty": {"budgets": [{"usd": 0.09, "per": "total", "when_spent": "fall_back", "fallback_model": "gpt-test"}]},
+    "hider": {"budgets": [{"usd": 0.05, "per": "total"}]},
     "long": {"budgets": [MONEY]},
     "restarted": {"budgets": [MONEY]},
     "slow": {"requests_per_minute": 3},
@@ -63,10 +67,18 @@ def limited_on(
     ]
     route = {"provider": "upstream", "upstream_model": "gpt-test"}
     dear = {"name": "dear", "routes": [route], "input_usd_per_mtok": 0, "output_usd_per_mtok": 10_000}
+    slow = {
+        **dear,
+        "name": "slow",
+        "routes": [{"provider": "patient", "upstream_model": "gpt-test:slow-first-byte?delay_ms=1500"}],
+    }
+    wordy = {**dear, "name": "wordy", "input_usd_per_mtok": 10, "output_usd_per_mtok": 0}
+    rare = {**dear, "name": "rare", "requests_per_minute": 1, "output_usd_per_mtok": 0}
+    forbidding = {"check": "disabled_models", "action": "block", "settings": {"models": ["gpt-test"]}}
     blocking = {"check": "max_tokens", "action": "block", "stage": "request", "settings": {"limit": 10}}
     configuration = {
         **gateway_configuration,
-        "models": [*gateway_configuration["models"], dear],
+        "models": [*gateway_configuration["models"], dear, slow, wordy, rare],
         "teams": [*gateway_configuration["teams"], {"name": "poor", "budgets": [{"usd": 0, "per": "day"}]}],
         "users": [
             *gateway_configuration["users"],
@@ -78,7 +90,10 @@ def limited_on(
             },
         ],
         "keys": gateway_configuration["keys"] + made,
-        "policies": [{"name": "short", "scope": {"key": "rude"}, "rules": [blocking]}],
+        "policies": [
+            {"name": "short", "scope": {"key": "rude"}, "rules": [blocking]},
+            {"name": "never the cheap one", "scope": {"key": "guarded"}, "rules": [forbidding]},
+        ],
         "installation": {"blocks_to_throttle": 3, "throttle_s": 30, "default_max_tokens": 50},
     }
     started: dict[str, tuple[Any, GatewayProcess]] = {}
@@ -251,6 +266,41 @@ def test_spent_budget_can_fall_back_to_a_cheaper_model(limited: GatewayProcess) 
     assert event["cost_nano_usd"] < CENTS_5
     assert event["spent_budget_id"] is not None, "the one that fell back"
     assert Stream.of(ask(limited, "modest", stream=True)).text == "w0 w1 w2 w3 w4 "
+
+
+def test_policies_judge_the_model_that_a_spent_budget_leads_to(limited: GatewayProcess) -> None:
+    assert ask(limited, "guarded").status_code == 200
+    check_error(ask(limited, "guarded"), 400, "invalid_request_error", "policy_violation")
+    check_error(ask(limited, "guarded", "gpt-test"), 400, "invalid_request_error", "policy_violation")
+
+
+def test_rate_limit_of_the_model_that_a_spent_budget_leads_to_counts(limited: GatewayProcess) -> None:
+    answers = [ask(limited, "queued") for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
+    assert answers[1].headers["x-gatehouse-model"] == "rare"
+    assert "model rare" in check_error(answers[2], 429, "requests", "rate_limit_exceeded")["message"]
+
+
+def test_budget_that_others_only_hold_leads_nowhere(limited: GatewayProcess, upstream: Upstream) -> None:
+    with ThreadPoolExecutor(1) as threads:
+        first = threads.submit(ask, limited, "hasty", "slow")
+        upstream.wait_for_calls(1)
+        check_error(ask(limited, "hasty"), 429, "requests", "rate_limit_exceeded")
+        assert first.result().status_code == 200
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"role": "user", "content": "x", "name": "n" * 6_000},
+        {"role": "assistant", "content": "x", "reasoning_content": "r" * 6_000},
+        {"role": "assistant", "function_call": {"name": "f", "arguments": "a" * 6_000}},
+    ],
+    ids=["name", "reasoning", "arguments"],
+)
+def test_text_is_paid_for_wherever_it_stands(limited: GatewayProcess, upstream: Upstream, message: Any) -> None:
+    check_error(ask(limited, "hider", "wordy", messages=[message]), 429, "insufficient_quota", "insufficient_quota")
+    assert upstream.received == 0
 
 
 def test_key_without_a_budget_is_not_held_back(limited: GatewayProcess) -> None:

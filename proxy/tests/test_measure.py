@@ -8,9 +8,12 @@ import pytest
 
 from policies.types import Exchange
 from proxy.measure import (
+    TOKENS_FOR_TOOLS,
     TOKENS_PER_IMAGE,
     TOKENS_PER_MESSAGE,
+    asked_tokens,
     estimated_tokens,
+    most_bytes,
     most_completion_tokens,
     most_prompt_tokens,
     text_bytes,
@@ -23,7 +26,7 @@ def estimated(exchange: Exchange) -> int:
 
 
 def at_most(exchange: Exchange) -> int:
-    return most_prompt_tokens(exchange, text_bytes(exchange))
+    return most_prompt_tokens(exchange, most_bytes(exchange))
 
 
 # --- about -----------------------------------------------------------------------------------------------------------
@@ -71,15 +74,66 @@ def test_every_message_counts() -> None:
 # --- at most ---------------------------------------------------------------------------------------------------------
 
 
-def test_prompt_has_no_more_tokens_than_bytes_and_some_around_each_message() -> None:
+TEXT = "東京 abcd " * 500
+HIDDEN: dict[str, dict[str, Any]] = {
+    "content": {"messages": [{"role": "user", "content": TEXT}]},
+    "part": {"messages": [{"role": "user", "content": [{"type": "text", "text": TEXT}]}]},
+    "name": {"messages": [{"role": "user", "content": "x", "name": TEXT}]},
+    "arguments": {"messages": [{"role": "assistant", "tool_calls": [{"function": {"arguments": TEXT}}]}]},
+    "legacy arguments": {"messages": [{"role": "assistant", "function_call": {"name": "f", "arguments": TEXT}}]},
+    "reasoning": {"messages": [{"role": "assistant", "content": "x", "reasoning_content": TEXT}]},
+    "refusal": {"messages": [{"role": "assistant", "content": [{"type": "refusal", "refusal": TEXT}]}]},
+    "text beside no content": {"messages": [{"role": "user", "content": [{"content": None, "text": TEXT}]}]},
+    "a picture that is none": {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": TEXT}]}]},
+    "a file of text": {
+        "messages": [{"role": "user", "content": [{"type": "file", "file": {"file_data": f"data:text/plain,{TEXT}"}}]}]
+    },
+    "tools": {"messages": [], "tools": [{"type": "function", "function": {"name": "f", "description": TEXT}}]},
+    "a field nobody knows": {"messages": [], "context_of_ours": {TEXT: [TEXT]}},
+}
+
+
+@pytest.mark.parametrize("body", HIDDEN.values(), ids=HIDDEN)
+def test_prompt_has_no_more_tokens_than_the_request_has_bytes_wherever_they_are(body: dict[str, Any]) -> None:
+    assert at_most(exchange_of("chat/completions", {"model": "m", **body})) > len(TEXT.encode())
+
+
+def test_messages_are_no_prompt_of_completions() -> None:
+    body = {"model": "m", "prompt": TEXT, "messages": []}
+    assert at_most(exchange_of("completions", body)) > len(TEXT.encode())
+    assert estimated(exchange_of("completions", body)) == estimated_tokens(len(TEXT.encode()))
+
+
+def test_plain_prompt_has_no_more_tokens_than_bytes_and_some_around_each_message() -> None:
     messages = [{"role": "user", "content": "abcd"}, {"role": "assistant", "content": "東京"}]
-    assert at_most(chat(messages=messages)) == 4 + 6 + 3 * TOKENS_PER_MESSAGE
+    assert at_most(chat(messages=messages, temperature=1, user="alice")) == 4 + 6 + 3 * TOKENS_PER_MESSAGE
 
 
-def test_tools_are_read_like_the_prompt() -> None:
+@pytest.mark.parametrize(
+    "messages", ["text", {"role": "user"}, [["text"]], ["text"], [{"role": ["x"]}], [{"content": [1]}]]
+)
+def test_nonsense_is_measured_too(messages: Any) -> None:
+    assert at_most(chat(messages=messages)) > 0
+
+
+def test_having_tools_costs_tokens_of_its_own() -> None:
     tools = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
-    messages = [{"role": "user", "content": "x"}]
-    assert at_most(chat(messages=messages, tools=tools)) > at_most(chat(messages=messages)) + 70
+    without = chat(messages=[{"role": "user", "content": "x"}])
+    assert at_most(chat(messages=without.body["messages"], tools=tools)) > at_most(without) + TOKENS_FOR_TOOLS
+
+
+def test_what_is_read_as_a_picture_is_not_counted_as_text() -> None:
+    part = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 1_000_000}}
+    assert at_most(chat(messages=[{"role": "user", "content": [part]}])) < TOKENS_PER_IMAGE + 1_000
+
+
+def test_rate_limit_is_asked_for_what_is_beside_the_text_too() -> None:
+    exchange = chat(messages=[{"role": "user", "content": "abcd", "name": "n" * 40_000}], max_tokens=5)
+    exchange.body_bytes = 40_100
+    assert asked_tokens(exchange) >= 10_000
+    exchange = chat(messages=[{"role": "user", "content": "abcd"}], max_tokens=5)
+    exchange.body_bytes = 200
+    assert asked_tokens(exchange) == 1 + 5
 
 
 @pytest.mark.parametrize(
@@ -87,7 +141,7 @@ def test_tools_are_read_like_the_prompt() -> None:
     [
         ({"type": "image_url", "image_url": {"url": "https://example.org/a.png"}}, TOKENS_PER_IMAGE),
         ({"type": "input_audio", "input_audio": {"data": "A" * 40_000, "format": "mp3"}}, 100),
-        ({"type": "file", "file": {"file_data": "A" * 40_000}}, 20_000),
+        ({"type": "file", "file": {"file_data": "data:application/pdf;base64," + "A" * 40_000}}, 20_000),
     ],
     ids=["image", "audio", "file"],
 )

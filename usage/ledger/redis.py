@@ -149,9 +149,10 @@ class RedisLedger(Ledger):
             claims = ()
         if not holding.limits and not claims:
             return None
-        call = self._calls[ticket.call_id] = CallHere(ticket)
+        call = self._calls.setdefault(ticket.call_id, CallHere(ticket))
         call.has_parallel = any(limit.parallel is not None for limit in holding.limits)
-        call.take(claims)
+        if claims:
+            call.take(claims)
         asked = []
         for name, gates in (self._gates_of(holding, client_ip) or {WHOLE: []}).items():
             part = call.parts[name] = self.parts.known_open(name) or await self.parts.of(name)
@@ -179,7 +180,7 @@ class RedisLedger(Ledger):
         call.charged = [
             Charge(part, gate, gate.amount(tokens), not is_in) for part, gate in taken if gate.kind == "t" or not is_in
         ]
-        if not call.is_held and away is None:
+        if claims and not call.is_held and away is None:
             call.take(())
         if refused is None and away is not None:
             raise away

@@ -63,7 +63,8 @@ for _, gate in ipairs(gates) do
     redis.call('SET', gate.bucket, whole(gate.tat), 'PX', 300000)
   end
 end
-local call = {p = parallel, c = {}}
+local call = read_call(ARGV[3]) or {c = {}}
+call.p = parallel
 local held = last < #ARGV and hold(ARGV[3], call, ARGV[5], last + 1, false) or {}
 for _, value in ipairs(held) do answer[#answer + 1] = value end
 if held[1] ~= 'ok' and #parallel > 0 then
