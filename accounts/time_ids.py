@@ -9,6 +9,8 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# Far enough from the last moment of `datetime` that an hour and a day can be added, in every zone.
+LAST = datetime(9999, 12, 29, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 UUID_VERSION_7 = 7 << 76
 
@@ -20,7 +22,13 @@ def id_range(start: datetime, end: datetime) -> tuple[UUID, UUID]:
 
 def first_id(moment: datetime) -> UUID:
     """No id of that moment or later is smaller."""
-    return UUID(int=time_bits(to_unix_us(moment)))
+    return UUID(int=time_bits(to_unix_us(within_reach(moment))))
+
+
+def within_reach(moment: datetime) -> datetime:
+    """`moment`, or the nearest that is neither before the first id nor too late to reckon with: of a time that people
+    write, nothing but its part in between can hold any row."""
+    return min(max(moment, EPOCH), LAST)
 
 
 def to_unix_us(moment: datetime) -> int:

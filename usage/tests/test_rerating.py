@@ -351,6 +351,15 @@ def command(*arguments: str) -> str:
     return out.getvalue()
 
 
+@pytest.mark.parametrize(
+    "time", [["--from", "1960-01-01"], ["--from", "0001-01-01T00:00+14:00", "--to", "9999-12-31T23:59-14:00"]]
+)
+def test_command_may_begin_before_all_calls_and_end_after_them(time: list[str]) -> None:
+    price(10)
+    add(NOON)
+    assert command(*time).startswith("Looked at 1 call: the cost of 1 changed")
+
+
 def test_command_prices_whole_days_and_says_what_changed() -> None:
     price(10)
     add(datetime(2026, 11, 1, tzinfo=UTC), cost_nano_usd=None)

@@ -37,6 +37,9 @@ def test_everything_dirty_is_rolled_up() -> None:
         (["--from", "2026-11-20T13:00+02:00", "--to", "2026-11-20T12:00Z"], 1),
         (["--from", "2026-11-20"], 3),
         (["--from", "2026-11-21"], 0),
+        (["--from", "1960-01-01"], 3),
+        (["--from", "0001-01-01T00:00+14:00", "--to", "9999-12-31T23:59-14:00"], 3),
+        (["--from", "9999-12-31T23:30", "--to", "9999-12-31T23:59"], 0),
     ],
 )
 def test_hours_of_a_time_are_recomputed(arguments: list[str], hours: int) -> None:

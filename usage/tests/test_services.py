@@ -68,6 +68,11 @@ def test_id_range_is_exact_to_the_microsecond(us: int) -> None:
     assert until == first
 
 
+def test_times_that_no_call_can_be_of_are_ids_before_the_first_and_after_the_last() -> None:
+    first, last = id_range(datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC))
+    assert first <= UUID(hex=new_event_id(0)) < UUID(hex=new_event_id(to_unix_us(NOON))) < last
+
+
 # --- events ---------------------------------------------------------------------------------------------------------
 @pytest.mark.django_db
 def test_event_is_written_as_it_came() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils import timezone
 
+from accounts.time_ids import within_reach
 from usage.display import usd
 from usage.models import UsageEvent
 from usage.rerating import Rerated, rerate
@@ -55,7 +56,13 @@ class Command(BaseCommand):
         if model and not UsageEvent.objects.filter(model=model).exists():
             raise CommandError(f"There is no call of a model named {model!r}.")
         try:
-            rerated = rerate(start, end or timezone.now(), model=model, reason=reason, dry_run=dry_run)
+            rerated = rerate(
+                within_reach(start),
+                within_reach(end or timezone.now()),
+                model=model,
+                reason=reason,
+                dry_run=dry_run,
+            )
         except ValueError as error:
             raise CommandError(str(error)) from None
         for line in _report(rerated, dry_run):

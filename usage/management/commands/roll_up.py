@@ -7,6 +7,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils import timezone
 
+from accounts.time_ids import within_reach
 from usage import rollups
 
 
@@ -38,7 +39,7 @@ class Command(BaseCommand):
             end = end or timezone.now()
             if end <= start:
                 raise CommandError("--to must be later than --from.")
-            hours = rollups.roll_up_again(start, end)
+            hours = rollups.roll_up_again(within_reach(start), within_reach(end))
         self.stdout.write(f"Rolled up {hours} hour{'' if hours == 1 else 's'}.")
 
 
