@@ -34,13 +34,15 @@ WORDS = {
 
 
 class Admission:
-    """What holds for one call, and what it has of the ledger."""
+    """What holds for one call, and what it has of the ledger. `most_completion`: tokens of the longest answer that is
+    held for, 0 where the call is on no budget."""
 
-    __slots__ = ("book", "holding", "principal", "ticket")
+    __slots__ = ("book", "holding", "most_completion", "principal", "ticket")
 
     def __init__(self, book: LimitBook, holding: Holding, principal: Principal, ticket: Ticket) -> None:
         self.book = book
         self.holding = holding
+        self.most_completion = 0
         self.principal = principal
         self.ticket = ticket
 
@@ -195,6 +197,7 @@ def _claims(call: Call, exchange: Exchange, model: ModelEntry, admission: Admiss
     completion, is_named = measure.most_completion_tokens(exchange, model.max_output_tokens, default)
     if not is_named:
         exchange.max_output = min(default, model.max_output_tokens or default)
+    admission.most_completion = completion
     prompt = measure.most_prompt_tokens(exchange, measure.most_bytes(exchange))
     cost = 0
     if admission.holding.counts_money:
@@ -255,6 +258,8 @@ def _rate_limited(refused: Refused) -> RateLimited:
 
 def _no_room(spent: Spent) -> GatewayError:
     budget = spent.budget
+    if not budget.limit and not budget.top_ups:
+        return BudgetSpent(f"The budget of {budget.name} is 0: it pays for no call. Ask whoever looks after it.")
     if spent.is_held:
         return RateLimited(
             f"Other calls that are under way have taken what is left of the budget of {budget.name}. Try again when "

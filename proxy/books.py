@@ -22,7 +22,6 @@ REMEMBERED_TAGS_CHARS = 500
 UNSETTLED = {
     "status": 0,
     "error_code": "gateway_died",
-    "completion_tokens": 0,
     "cached_tokens": 0,
     "cache_write_tokens": 0,
     "reasoning_tokens": 0,
@@ -93,11 +92,15 @@ def open_call(journal: Journal, call: Call, facts: dict[str, Any], candidate: Ca
         return
     facts["provider"] = candidate.target.provider
     facts["upstream_model"] = candidate.target.upstream_model
-    used = TokenUsage(prompt=prompt_tokens)
+    # When the gateway dies in the midst of it, nobody knows how much was answered. On a budget it is then all that was
+    # held for: too much, rather than free.
+    completion_tokens = 0 if call.admission is None else call.admission.most_completion
+    used = TokenUsage(prompt=prompt_tokens, completion=completion_tokens)
     record = {
         **facts,
         **UNSETTLED,
         "prompt_tokens": prompt_tokens,
+        "completion_tokens": completion_tokens,
         "cost_nano_usd": _cost(used, candidate.price_for(facts["team_id"])),
     }
     try:

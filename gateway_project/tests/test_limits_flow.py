@@ -25,6 +25,7 @@ from gateway_project.tests.services import RedisServer, wait_until
 from gateway_project.tests.upstream import Upstream
 
 CENTS_5 = 50_000_000  # nano-USD
+ESTIMATED = "SELECT estimated FROM usage_usageevent WHERE "
 MONEY = {"usd": 1, "per": "total"}
 KEYS: dict[str, dict[str, Any]] = {
     "crowd": {"budgets": [MONEY]},
@@ -39,6 +40,7 @@ KEYS: dict[str, dict[str, Any]] = {
     "hider": {"budgets": [{"usd": 0.05, "per": "total"}]},
     "long": {"budgets": [MONEY]},
     "restarted": {"budgets": [MONEY]},
+    "dying": {"budgets": [{"usd": 0.1, "per": "total"}]},
     "slow": {"requests_per_minute": 3},
     "wordy": {"tokens_per_minute": 1000},
     "narrow-lane": {"max_parallel": 2},
@@ -171,6 +173,30 @@ def test_budget_outlives_its_process(every_limited: GatewayProcess, upstream: Up
     every_limited.start()
     answers = asyncio.run(crowd(every_limited, "restarted", 40))
     assert Counter(status for status, _ in answers) == {200: 17, 429: 23}
+
+
+def test_call_that_died_with_its_gateway_is_paid_for(every_limited: GatewayProcess, upstream: Upstream) -> None:
+    """Nobody knows how much was answered, so all that was held for is spent."""
+    with ThreadPoolExecutor(1) as threads:
+        lost = threads.submit(ask, every_limited, "dying", "slow")
+        upstream.wait_for_calls(1)
+        every_limited.kill()
+        with pytest.raises(httpx.TransportError):
+            lost.result()
+    every_limited.start()
+    wait_until(lambda: spent_by_events(every_limited, "dying") == CENTS_5, 20, "the call is in the books")
+
+    def status() -> int:
+        return ask(every_limited, "dying").status_code
+
+    wait_until(lambda: status() == 200, 20, "what the dead process held is settled")
+    wait_until(lambda: status() == 429, 5, "two calls are all that the budget pays for")
+
+    def estimated() -> list[bool]:
+        where = "key_label LIKE 'dying (%' AND status <> 429"
+        return sorted(bool(row["estimated"]) for row in every_limited.query(ESTIMATED + where))
+
+    wait_until(lambda: estimated() == [False, True], 10, "one of the two is an estimate")
 
 
 def test_redis_that_is_killed_and_started_again_loses_no_money(

@@ -13,11 +13,14 @@ import pytest
 from accounts.authentication import Principal
 from policies.types import Exchange
 from proxy import books
+from proxy.admission import Admission
 from proxy.call import Call, Header
 from proxy.errors import ClientLeft, GatewayError, InvalidRequest, LedgerUnavailable, ProviderError
 from proxy.snapshot import Candidate
 from proxy.tests.recorded import chat, target_of
 from usage.journal import Journal, segments_of
+from usage.ledger.base import Ticket
+from usage.limits import Holding, LimitBook
 from usage.pricing import Price, TokenUsage
 
 PRICE = Price(input=1_000_000_000, output=2_000_000_000)  # nano-USD per million tokens: 1 and 2 USD
@@ -163,6 +166,16 @@ async def test_call_is_written_down_as_it_would_stand_if_the_gateway_died(journa
     assert (record["status"], record["error_code"], record["estimated"]) == (0, "gateway_died", True)
     assert (record["prompt_tokens"], record["completion_tokens"], record["cost_nano_usd"]) == (12, 0, 12_000)
     assert record["attempts"] == 1
+
+
+async def test_call_on_a_budget_would_stand_with_the_longest_answer_that_was_held_for(journal: Journal) -> None:
+    call = call_with()
+    call.admission = Admission(LimitBook(), Holding((), ()), ALICE, Ticket(call.id, 1, call.at_us))
+    call.admission.most_completion = 500
+    books.open_call(journal, call, call.facts or {}, CANDIDATE, prompt_tokens=12)
+    (record,) = written(journal)
+    assert (record["prompt_tokens"], record["completion_tokens"], record["estimated"]) == (12, 500, True)
+    assert record["cost_nano_usd"] > 12_000
 
 
 async def test_second_attempt_is_not_opened_again(journal: Journal) -> None:

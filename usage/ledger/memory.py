@@ -215,7 +215,7 @@ class MemoryLedger(Ledger):
         ticket.claims = ticket.accounts = ()
         accounts = [self._account(claim) for claim in claims]
         for claim, account in zip(claims, accounts, strict=True):
-            if claim.limit is None:
+            if claim.limit is None or not claim.amount:  # what costs nothing fits into any budget
                 continue
             spent = account.own + self._earlier(claim, account)
             if spent + account.held + claim.amount > claim.limit:

@@ -228,6 +228,15 @@ async def test_claim_without_a_limit_is_counted_all_the_same(ledger: Ledger) -> 
     await until(is_spent)
 
 
+async def test_what_costs_nothing_fits_into_a_budget_that_is_overdrawn(ledger: Ledger) -> None:
+    of = budget(100)
+    call = ticket()
+    assert await ledger.hold(call, (claim(of, 100),)) is None
+    ledger.settle(call, 150, 0)
+    assert await fits(ledger, of, 0)
+    assert not await fits(ledger, of, 1)
+
+
 async def admit_with(ledger: Ledger, *claims: Claim) -> Ticket:
     asked = ticket()
     assert await ledger.admit(asked, Holding((), (limit(requests=100),)), "192.0.2.1", 0, claims) is None

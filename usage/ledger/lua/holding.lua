@@ -44,7 +44,8 @@ local function hold(id, call, came, first, anyhow)
   if not anyhow then
     if #missing > 0 then return {'base', unpack(missing)} end
     for index, claim in ipairs(claims) do
-      if claim.limit and claim.spent + claim.held + claim.amount > claim.limit then
+      -- What costs nothing fits into any budget.
+      if claim.limit and claim.amount ~= '0' and claim.spent + claim.held + claim.amount > claim.limit then
         return {'spent', index, claim.spent + claim.amount <= claim.limit and 1 or 0}
       end
     end
