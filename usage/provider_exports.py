@@ -16,8 +16,17 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
+from accounts.time_ids import EPOCH, LAST
+
 CENT_OF_NANO_USD = 10_000_000
 TOO_MANY = "\0"
+# Digits before the point: far beyond what anybody uses, and quick to reckon with.
+MOST_DIGITS = 30
+# Commas only between groups of three digits: "12,34" and "0,123" are how half of Europe writes 12.34 and 0.123.
+NUMBER = re.compile(r"[+-]?(\d+|[1-9]\d{0,2}(,\d{3})+)?(\.\d*)?(e[+-]?\d{1,4})?", re.ASCII | re.IGNORECASE)
+VALUE_SHOWN = 40
+# Days that calls can be of.
+FIRST_DAY, LAST_DAY = EPOCH.date(), LAST.date()
 
 
 class BadExport(ValueError):
@@ -81,7 +90,7 @@ def _count(value: Any) -> int | None:
         return None
     number = _decimal(value)
     if number < 0 or number != number.to_integral_value():
-        raise ValueError(f"{value!r} is not a whole number from 0 on")
+        raise ValueError(f"{_shown(value)} is not a whole number from 0 on")
     return int(number)
 
 
@@ -92,27 +101,40 @@ def _nano_usd(value: Any) -> int | None:
 
 
 def _decimal(value: Any) -> Decimal:
+    """Raises ValueError."""
+    text = re.sub(r"^([+-]?)\$", r"\1", str(value).strip())
     try:
-        number = Decimal(str(value).strip().removeprefix("$").replace(",", ""))
+        if isinstance(value, bool) or not NUMBER.fullmatch(text):
+            raise InvalidOperation
+        number = Decimal(text.replace(",", ""))
     except InvalidOperation:
-        number = Decimal("NaN")
-    if isinstance(value, bool) or not number.is_finite():
-        raise ValueError(f"{value!r} is not a number")
+        hint = ": write decimals after a point" if re.search(r"\d,\d", text) else ""
+        raise ValueError(f"{_shown(value)} is not a number{hint}") from None
+    if number.adjusted() >= MOST_DIGITS:
+        raise ValueError(f"{_shown(value)} is too large")
     return number
+
+
+def _shown(value: Any) -> str:
+    text = str(value)
+    text = text if len(text) <= VALUE_SHOWN else f"{text[:VALUE_SHOWN]}…"
+    return repr(text) if isinstance(value, str) else text
 
 
 def _day(value: Any) -> date:
     """Of an ISO date or time, or of unix seconds. Raises ValueError."""
     text = str(value).strip()
-    if re.fullmatch(r"\d{9,11}(\.0+)?", text):
-        return datetime.fromtimestamp(int(float(text)), UTC).date()
     try:
-        if len(text) == len("2026-11-01"):
-            return date.fromisoformat(text)
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise ValueError(f"{value!r} is not a date such as 2026-11-01") from None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC).date()
+        if re.fullmatch(r"\d{9,11}(\.0+)?", text, re.ASCII):
+            moment = datetime.fromtimestamp(int(float(text)), UTC)
+        else:
+            moment = datetime.fromisoformat(text)
+        day = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC).date()
+    except (ValueError, OverflowError):
+        raise ValueError(f"{_shown(value)} is not a date such as 2026-11-01") from None
+    if not FIRST_DAY <= day <= LAST_DAY:
+        raise ValueError(f"{_shown(value)} is not between {FIRST_DAY} and {LAST_DAY}")
+    return day
 
 
 def _sum(values: Iterable[int | None]) -> int | None:
@@ -248,7 +270,10 @@ def _read_csv(text: str) -> Export:
     header = text.partition("\n")[0]
     delimiter = max(",;\t", key=header.count)
     lines = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, restkey=TOO_MANY, restval=None)
-    columns = [name.strip() for name in lines.fieldnames or []]
+    try:
+        columns = [name.strip() for name in lines.fieldnames or []]
+    except csv.Error as error:
+        raise BadExport(f"line 1: {error}") from error
     lines.fieldnames = columns
     for known in _CSV_FORMATS:
         if known.needs <= set(columns):
@@ -272,10 +297,12 @@ def _read_lines(known: _CsvFormat, lines: csv.DictReader[str]) -> Export:
 # --- JSON -------------------------------------------------------------------------------------------------------------
 def _read_json(text: str) -> Export:
     try:
-        # Amounts as they are written, never as floats.
-        document = json.loads(text, parse_float=Decimal)
+        # Numbers as they are written: never as floats, and however long they are.
+        document = json.loads(text, parse_float=Decimal, parse_int=Decimal)
     except json.JSONDecodeError as error:
         raise BadExport(f"line {error.lineno}: not JSON: {error.msg}") from error
+    except RecursionError as error:
+        raise BadExport("not an answer of a usage API: lists in lists without end") from error
     pages = document if isinstance(document, list) else [document]
     if not all(isinstance(page, dict) and isinstance(page.get("data"), list) for page in pages):
         raise BadExport("not an answer of a usage API: no list `data`")
@@ -284,7 +311,7 @@ def _read_json(text: str) -> Export:
         for place, bucket, result in _results(page["data"]):
             try:
                 export.provider, export.format, day, model, figures = _read_result(bucket, result)
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError) as error:
                 what = f"{error.args[0]} is missing" if isinstance(error, KeyError) else error
                 raise BadExport(f"{place}: {what}") from error
             export.add(day, model, figures)
@@ -310,8 +337,9 @@ def _read_result(bucket: Mapping[str, Any], result: Mapping[str, Any]) -> tuple[
     if "start_time" in bucket:
         day = _day(bucket["start_time"])
         if "amount" in result:
-            _in_usd(result["amount"].get("currency"))
-            cost = Figures(cost=_nano_usd(result["amount"]["value"]))
+            amount = _object(result, "amount")
+            _in_usd(amount.get("currency"))
+            cost = Figures(cost=_nano_usd(amount["value"]))
             model = _model_of_line_item(str(result.get("line_item") or ""))
             return "openai", "OpenAI's cost API", day, model, cost
         return "openai", "OpenAI's usage API", day, model, _openai_tokens(result)
@@ -334,9 +362,17 @@ def _openai_tokens(result: Mapping[str, Any]) -> Figures:
 
 def _anthropic_tokens(result: Mapping[str, Any]) -> Figures:
     cached = _count(result["cache_read_input_tokens"])
-    written = [_count(value) for value in (result.get("cache_creation") or {}).values()]
+    written = [_count(value) for value in _object(result, "cache_creation").values()]
     return Figures(
         input=_sum([_count(result["uncached_input_tokens"]), cached, *written]),
         output=_count(result["output_tokens"]),
         cached=cached,
     )
+
+
+def _object(result: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Empty where there is none. Raises ValueError."""
+    value = result.get(name) or {}
+    if not isinstance(value, dict):
+        raise ValueError(f"{name} is not an object")
+    return value

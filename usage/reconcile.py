@@ -17,6 +17,7 @@ from django.db.models.functions import Coalesce
 from accounts.time_ids import id_range
 from usage.models import Adjustment, Rollup, UsageEvent
 from usage.provider_exports import Export, Figures
+from usage.rollups import floor_day
 
 DAY = timedelta(days=1)
 FIGURES = ("requests", "input", "output", "cached", "cost")
@@ -85,6 +86,15 @@ def providers_called(days: tuple[date, date]) -> set[str]:
     return set(rollups.exclude(provider="").values_list("provider", flat=True).distinct())
 
 
+def _check_known(provider: str) -> None:
+    """Raises CannotReconcile for a provider that has never been called: its name is mistyped."""
+    if any(model.objects.filter(provider=provider).exists() for model in (UsageEvent, Rollup)):
+        return
+    called = set(Rollup.objects.exclude(provider="").values_list("provider", flat=True).distinct())
+    known = f"; there are calls to {', '.join(sorted(called))}" if called else ""
+    raise CannotReconcile(f"There is no call to a provider named {provider!r}{known}.")
+
+
 def compare(exports: Iterable[Export], provider: str, days: tuple[date, date], tolerance: Decimal) -> Comparison:
     """What `exports` say of `days` (both included) against the events of `provider`, figure by figure as far as the
     exports tell them. `tolerance`: by how many per cent of the larger figure they may differ.
@@ -94,13 +104,12 @@ def compare(exports: Iterable[Export], provider: str, days: tuple[date, date], t
     theirs = _theirs(exports, days)
     if not theirs:
         raise CannotReconcile(f"The files say nothing of {days[0]} to {days[1]}.")
+    _check_known(provider)
     pruned = _pruned_days(days)
     ours: dict[tuple[date, str], Ours] = {}
-    day = days[0]
-    while day <= days[1]:
+    for day in _days_of_events(days):
         if day not in pruned:
             ours |= {(day, model): figures for model, figures in _ours(provider, day).items()}
-        day += DAY
     theirs = {key: figures for key, figures in theirs.items() if key[0] not in pruned}
     if not theirs and pruned:
         raise CannotReconcile(
@@ -122,6 +131,18 @@ def _theirs(exports: Iterable[Export], days: tuple[date, date]) -> dict[tuple[da
             if days[0] <= key[0] <= days[1]:
                 found.setdefault(key, Figures()).add(figures)
     return found
+
+
+def _days_of_events(days: tuple[date, date]) -> Iterator[date]:
+    """Those of `days` that lie between our first event and our last: a mistyped year in a file is no reason to look at
+    every day since."""
+    low, high = id_range(*_moments(days))
+    rows = UsageEvent.objects.filter(pk__gte=low, pk__lt=high).order_by("pk").values_list("at", flat=True)
+    first, last = rows.first(), rows.last()
+    if first is None or last is None:
+        return
+    for number in range((floor_day(last) - floor_day(first)) // DAY + 1):
+        yield floor_day(first).date() + number * DAY
 
 
 def _pruned_days(days: tuple[date, date]) -> set[date]:
@@ -217,7 +238,7 @@ def _lines(
             if one is None and key in left:
                 continue  # of these days or models this figure is not told
             one = one or 0
-            slack = max(one, other) * tolerance / 100 + (a.rounded_by if name == "cost" else 0)
+            slack = max(abs(one), abs(other)) * tolerance / 100 + (a.rounded_by if name == "cost" else 0)
             yield Line(key[0], key[1] or "(no model)", name, one, other, abs(other - one) > slack)
 
 

@@ -150,6 +150,23 @@ def test_page_that_is_not_the_last_one_is_pointed_out(write: Write) -> None:
         (GENERIC.replace(";3;", ";-3;"), "line 2: column requests: '-3' is not a whole number"),
         (GENERIC.replace(";3;", ";2.5;"), "line 2: column requests: '2.5' is not a whole number"),
         (GENERIC.replace("2026-11-20", "20/11/26"), "line 2: column date: '20/11/26' is not a date"),
+        (
+            GENERIC.replace("$1.25", "12,34"),
+            "line 2: column cost_usd: '12,34' is not a number: write decimals after a po",
+        ),
+        (GENERIC.replace("$1.25", "0,123"), "line 2: column cost_usd: '0,123' is not a number"),
+        (GENERIC.replace("$1.25", "1.234,56"), "line 2: column cost_usd: '1.234,56' is not a number"),
+        (GENERIC.replace("$1.25", "1e5000"), "line 2: column cost_usd: '1e5000' is too large"),
+        (GENERIC.replace("$1.25", "1e999999"), "line 2: column cost_usd: '1e999999' is not a number"),
+        (
+            GENERIC.replace("2026-11-20", "9999-12-31"),
+            "line 2: column date: '9999-12-31' is not between 1970-01-01 and",
+        ),
+        (
+            GENERIC.replace("2026-11-20", "0001-01-01T00:00+14:00"),
+            "line 2: column date: '0001-01-01T00:00.14:00' is not",
+        ),
+        ("date," + "x" * 200_000 + "\n", "line 1: field larger than field limit"),
         (GENERIC + "2026-11-20;m\n", "line 3: not as many columns"),
         (GENERIC + "2026-11-20;m;1;1;1;1\n", "line 3: not as many columns"),
         (GENERIC.splitlines()[0], "there is no usage in it"),
@@ -159,6 +176,17 @@ def test_page_that_is_not_the_last_one_is_pointed_out(write: Write) -> None:
         ({"data": [{"start_time": UNIX}]}, r"data\[0\]: no list `results`"),
         (openai_page({"input_tokens": "x"}), r"data\[0\].results\[0\]: 'x' is not a number"),
         (openai_page({"input_tokens": True}), r"data\[0\].results\[0\]: True is not a number"),
+        (
+            f'{{"data": [{{"start_time": {UNIX}, "results": [{{"input_tokens": {"9" * 5000}}}]}}]}}',
+            "9999… is too large",
+        ),
+        ("[" * 100_000, "lists in lists without end"),
+        (openai_page({"amount": "5"}), r"data\[0\].results\[0\]: amount is not an object"),
+        (openai_page({"amount": None}), r"data\[0\].results\[0\]: value is missing"),
+        (
+            anthropic_page({"cache_read_input_tokens": 1, "cache_creation": [1]}),
+            r"data\[0\].results\[0\]: cache_creation is not an object",
+        ),
         (anthropic_page({"output_tokens": 1}), r"data\[0\].results\[0\]: cache_read_input_tokens is missing"),
     ],
     ids=str,
@@ -188,6 +216,12 @@ def test_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
 )
 def test_models_are_recognised_with_and_without_their_date(theirs: str, ours: str) -> None:
     assert family(theirs) == family(ours)
+
+
+def test_amounts_may_have_a_sign_a_currency_and_groups_of_three_digits(write: Write) -> None:
+    for written, nano in (("-$5", -5 * DOLLAR), ("$1,234,567.5", 1_234_567_500_000_000), ("1.5e-3", 1_500_000)):
+        export = provider_exports.read(write(GENERIC.replace("$1.25", written)))
+        assert export.by[DAY, "mistral-large-2411"].cost == nano
 
 
 @pytest.mark.parametrize("models", [("gpt-4o", "gpt-4o-mini"), ("claude-opus-4", "claude-opus-4-5"), ("o1", "o3")])
@@ -324,6 +358,30 @@ def test_usage_that_only_one_side_knows_is_a_difference(write: Write) -> None:
 
 
 @pytest.mark.django_db
+def test_credit_that_we_know_nothing_of_is_a_difference(write: Write) -> None:
+    used()
+    code, printed = compare(write("date,model,cost_usd\n2026-11-19,gpt-4o,-5\n"), "--provider=openai")
+    assert code == 1
+    assert lines(printed) == [
+        ["2026-11-19", "gpt-4o", "cost", "-$5.000000", "$0.000000", "+$5.000000", "(100.0", "%)", "<-"]
+    ]
+
+
+@pytest.mark.django_db
+def test_mistyped_year_takes_no_longer_than_another(
+    write: Write, django_assert_max_num_queries: Callable[[int], Any]
+) -> None:
+    used()
+    export = write("date,model,requests\n2006-11-20,gpt-4o,1\n2026-11-20,gpt-4o,1\n")
+    with django_assert_max_num_queries(10):
+        code, printed = compare(export, "--provider=openai")
+    assert code == 1
+    assert [words[:4] for words in lines(printed)] == [
+        ["2006-11-20", "gpt-4o", "requests", "1"], ["2026-11-20", "gpt-4o", "requests", "1"],
+    ]  # fmt: skip
+
+
+@pytest.mark.django_db
 def test_calls_that_the_provider_bills_are_counted_and_no_others(write: Write) -> None:
     used()
     used(status=499, estimated=True)
@@ -388,6 +446,14 @@ def test_provider_must_be_named_when_it_is_not_plain(write: Write) -> None:
     assert compare(write(OPENAI_USAGE)) == (2, "Say with --provider which of acme, azure.")
 
 
+@pytest.mark.django_db
+def test_provider_that_was_never_called_is_refused(write: Write) -> None:
+    used(provider="acme")
+    assert compare(write(OPENAI_USAGE), "--provider=acne") == (
+        2, "There is no call to a provider named 'acne'; there are calls to acme."
+    )  # fmt: skip
+
+
 # --- mistakes ---------------------------------------------------------------------------------------------------------
 @pytest.mark.django_db
 def test_files_of_two_providers_are_refused(write: Write) -> None:
@@ -400,6 +466,8 @@ def test_files_of_two_providers_are_refused(write: Write) -> None:
     ("arguments", "code", "message"),
     [
         (["--from=soon"], 1, "not a date"),
+        (["--to=0001-01-01"], 1, "'0001-01-01' is not between 1970-01-01 and"),
+        (["--to=9999-12-31"], 1, "'9999-12-31' is not between 1970-01-01 and"),
         (["--tolerance=-1"], 1, "not a percentage"),
         (["--tolerance=some"], 1, "not a percentage"),
         (["--from=2026-12-01"], 1, "--to must be later"),

@@ -11,7 +11,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from usage import provider_exports, reconcile
 from usage.pricing import to_usd
-from usage.provider_exports import BadExport
+from usage.provider_exports import FIRST_DAY, LAST_DAY, BadExport
 from usage.reconcile import CannotReconcile, Comparison, Line
 
 BAD_FILE = 2
@@ -123,13 +123,13 @@ def remarks(comparison: Comparison) -> Iterator[str]:
 def _signed(line: Line) -> str:
     sign = "+" if line.difference > 0 else "-"
     show = _usd if line.figure == "cost" else _number
-    percent = Decimal(abs(line.difference)) * 100 / max(line.theirs, line.ours)
+    percent = Decimal(abs(line.difference)) * 100 / max(abs(line.theirs), abs(line.ours))
     return f"{sign}{show(abs(line.difference))} ({percent:.1f} %)"
 
 
 def _usd(nano: int) -> str:
     """Always as exactly: what differs in the sixth place is the concern of whoever asks for no tolerance."""
-    return f"${to_usd(nano):,.6f}"
+    return f"{'-' if nano < 0 else ''}${to_usd(abs(nano)):,.6f}"
 
 
 def _number(value: int) -> str:
@@ -138,9 +138,12 @@ def _number(value: int) -> str:
 
 def _date(text: str) -> date:
     try:
-        return date.fromisoformat(text)
+        day = date.fromisoformat(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text!r} is not a date like 2026-11-01") from error
+    if not FIRST_DAY <= day <= LAST_DAY:
+        raise argparse.ArgumentTypeError(f"{text!r} is not between {FIRST_DAY} and {LAST_DAY}")
+    return day
 
 
 def _percent(text: str) -> Decimal:
