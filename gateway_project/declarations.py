@@ -25,6 +25,7 @@ from gateway_project import environment
 MAX_BYTES = 4 * 1024 * 1024
 MAX_DEPTH = 20
 ONE_MILLION = Decimal(1_000_000)
+NANO_DOLLAR = Decimal("1e-9")
 
 # `${NAME}` is no plain YAML text inside { }, so it goes through the parser as characters of the private use area.
 VARIABLE, VARIABLE_END, DOLLAR = "\ue000", "\ue001", "\ue002"
@@ -94,12 +95,14 @@ Reader = Callable[[Document, yaml.Node, str], Any]
 class Schema:
     """The fields an object may have. The first required one names it.
 
-    `not_enforced`: fields of the file format that this version does not have yet.
+    `not_enforced`: fields of the file format that this version does not have yet. `misplaced`: fields that the same
+    object has elsewhere, and what to do instead.
     """
 
     fields: dict[str, Reader]
     required: tuple[str, ...]
     not_enforced: tuple[str, ...] = ()
+    misplaced: dict[str, str] = field(default_factory=dict)
 
 
 # --- values ---------------------------------------------------------------------------------------------------------
@@ -138,17 +141,22 @@ def seconds(document: Document, node: yaml.Node, path: str) -> float:
     return float(_number(node, "must be a number of seconds"))
 
 
-def decimal(upto: Decimal, what: str) -> Reader:
+def decimal(upto: Decimal, what: str, smallest: Decimal = Decimal(0)) -> Reader:
+    """`smallest`: what is not 0 but less would be stored as 0, and mean something else."""
+
     def read(document: Document, node: yaml.Node, path: str) -> Decimal:
-        value = _number(node, f"must be {what}")
+        wanted = f"must be {what} between 0 and {upto:,}"
+        value = _number(node, wanted)
         if not 0 <= value <= upto:
-            raise BadValue(f"must be {what} between 0 and {upto:,}")
+            raise BadValue(wanted)
+        if 0 < value < smallest:
+            raise BadValue(f"must be 0, or at least {smallest:f}")
         return value
 
     return read
 
 
-usd = decimal(ONE_MILLION, "an amount of US dollars")
+usd = decimal(ONE_MILLION, "an amount of US dollars", NANO_DOLLAR)
 
 
 def moment(document: Document, node: yaml.Node, path: str) -> datetime:
@@ -271,7 +279,7 @@ RATES: dict[str, Reader] = {
 }
 BUDGET = Schema(
     {
-        "usd": decimal(1000 * ONE_MILLION, "an amount of US dollars"),
+        "usd": decimal(1000 * ONE_MILLION, "an amount of US dollars", NANO_DOLLAR),
         "tokens": whole(10**15),
         "per": text,
         "soft": decimal(Decimal(10**15), "an amount, in the budget's unit,"),
@@ -284,7 +292,13 @@ BUDGET = Schema(
     required=("per",),
 )
 # Of the calls of one model, or of all: its budgets stand with it.
-BUDGET_OF_ALL = Schema({name: reader for name, reader in BUDGET.fields.items() if name != "model"}, BUDGET.required)
+BUDGET_OF_ALL = Schema(
+    {name: reader for name, reader in BUDGET.fields.items() if name != "model"},
+    BUDGET.required,
+    misplaced={
+        "model": "is for budgets of teams, users and keys: a budget of one model stands with it, under `models`"
+    },
+)
 LIMITS: dict[str, Reader] = {"budgets": list_of(object_of(BUDGET), "budgets"), **RATES}
 LIMITS_OF_ALL: dict[str, Reader] = {"budgets": list_of(object_of(BUDGET_OF_ALL), "budgets"), **RATES}
 
@@ -626,7 +640,7 @@ def _object(document: Document, node: yaml.Node, path: str, schema: Schema) -> D
         given.add(name)
         reader = schema.fields.get(name)
         if reader is None:
-            message = _unknown(name, list(schema.fields), schema.not_enforced)
+            message = schema.misplaced.get(name) or _unknown(name, list(schema.fields), schema.not_enforced)
             document.mistakes.append(Mistake(_line(item), f"{path}.{name}", message))
         elif (value := _read(document, reader, item, f"{path}.{name}")) is not None:
             declared.fields[name] = value

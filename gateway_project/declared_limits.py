@@ -143,8 +143,8 @@ class DeclaredLimits(Rows):
 
     def _identity(self, declared: Declared, model: str) -> Identity | None:
         """What tells it from the other budgets of its owner, or None and mistakes."""
-        known = len(self.document.mistakes)
-        if ("usd" in declared) == ("tokens" in declared):
+        amounts = [name for name in ("usd", "tokens") if name in declared or self._is_mistaken(declared, name)]
+        if len(amounts) != 1:
             self.document.wrong(declared, "must have an amount: either usd or tokens")
         if "per" in declared and declared.get("per") not in Budget.Per.values:
             self.document.wrong(declared.fields["per"], f"must be one of: {', '.join(Budget.Per.values)}")
@@ -158,10 +158,14 @@ class DeclaredLimits(Rows):
         soft = declared.get("soft")
         if soft is not None and "tokens" in declared and soft != int(soft):
             self.document.wrong(declared.fields["soft"], "must be whole tokens")
-        if len(self.document.mistakes) > known or "per" not in declared:
+        if not self._is_sound(declared):
             return None
         unit = Budget.Unit.USD if "usd" in declared else Budget.Unit.TOKENS
         return declared.get("model", model), unit.value, declared.get("per"), zone
+
+    def _is_mistaken(self, declared: Declared, name: str) -> bool:
+        """It was given, and could not be read: that is told already."""
+        return any(one.field == f"{declared.path}.{name}" for one in self.document.mistakes)
 
     def _check_when_spent(self, declared: Declared) -> None:
         choices = Budget.OnExhaustion.values

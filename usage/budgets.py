@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
+from functools import cache
+from importlib import resources
 from typing import Any, cast
 
 from django.core.exceptions import ValidationError
@@ -195,12 +197,20 @@ def _unknown_model(field: str, name: str) -> dict[str, str]:
 
 
 def zone_problem(name: str) -> str:
-    """Why this is no time zone; "" if it is one."""
+    """Why this is no time zone; "" if it is one. Nor is a name such as `localtime`, `posixrules` or `right/UTC`, which
+    only some machines know, and each as something else."""
     try:
         zone_of(name)
     except UnknownZone:
-        return f"{name!r} is no time zone. Write one such as Europe/Berlin, America/New_York or UTC."
-    return ""
+        known = False
+    else:
+        known = name in _zones_everywhere()
+    return "" if known else f"{name!r} is no time zone. Write one such as Europe/Berlin, America/New_York or UTC."
+
+
+@cache
+def _zones_everywhere() -> frozenset[str]:
+    return frozenset(resources.files("tzdata").joinpath("zones").read_text().split())
 
 
 def owned_by(rows: Any, scope: str, owner_id: int | None) -> Any:

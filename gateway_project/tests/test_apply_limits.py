@@ -257,6 +257,11 @@ def test_what_is_no_network_is_refused_with_its_place() -> None:
     [
         ("{per: day}", "", "either usd or tokens"),
         ("{usd: 1, tokens: 1, per: day}", "", "either usd or tokens"),
+        ("{usd: -1, per: day}", "usd", "must be an amount of US dollars between 0 and 1,000,000,000"),
+        ("{usd: 1e30, per: day}", "usd", "must be an amount of US dollars between 0 and 1,000,000,000"),
+        ("{usd: much, per: day}", "usd", "must be an amount of US dollars between 0 and 1,000,000,000"),
+        ("{usd: 0.0000000001, per: day}", "usd", "must be 0, or at least 0.000000001"),
+        ("{tokens: 1.5, per: day}", "tokens", "must be a whole number"),
         ("{usd: 1, per: year}", "per", "must be one of: hour, day, week, month, total"),
         ("{usd: 1, per: day, timezone: Mars}", "timezone", "'Mars' is no time zone"),
         ("{usd: 1, per: day, soft: 1}", "soft", "less than the limit"),
@@ -273,6 +278,15 @@ def test_what_is_no_network_is_refused_with_its_place() -> None:
 def test_budget_that_makes_no_sense_is_refused_with_its_place(budget: str, field: str, words: str) -> None:
     check_budget_refused(budget, field, words)
     assert not Budget.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("holder", "path"), [("models:\n- name: gpt\n", "models[0]"), ("installation:\n", "installation")]
+)
+def test_budget_of_one_model_is_sent_to_where_it_stands(holder: str, path: str) -> None:
+    text = f"{holder}  budgets:\n  - {{usd: 1, per: day, model: gpt}}\n"
+    line = text.count("\n")
+    check_refused(text, (line, f"{path}.budgets[0].model", "a budget of one model stands with it, under `models`"))
 
 
 def test_budget_listed_twice_is_refused() -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from importlib import resources
+from pathlib import Path
 from typing import Any
+from zoneinfo import reset_tzpath
 
 import pytest
 from django.core.exceptions import ValidationError
@@ -16,6 +19,7 @@ from usage import budgets
 from usage.budgets import MOST, money_settings, save_budget, save_limit, save_money_settings, top_up
 from usage.models import Budget, Limit, MoneySettings, TopUp
 from usage.pricing import NANO
+from usage.windows import zone_of
 
 pytestmark = pytest.mark.django_db
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -121,6 +125,20 @@ def test_unit_cannot_be_changed() -> None:
 )
 def test_budget_that_makes_no_sense_is_refused(fields: dict[str, Any], wrong: str, words: str) -> None:
     check_wrong(save_budget, budget(**fields), wrong, words)
+
+
+@pytest.mark.parametrize("name", ["localtime", "posixrules", "right/Europe/Berlin"])
+def test_time_zone_that_is_another_on_each_machine_is_none(name: str, tmp_path: Path) -> None:
+    file = tmp_path / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(resources.files("tzdata.zoneinfo").joinpath("UTC").read_bytes())
+    reset_tzpath([tmp_path])
+    try:
+        assert zone_of(name)
+        check_wrong(save_budget, budget(timezone=name), "timezone", f"'{name}' is no time zone")
+    finally:
+        reset_tzpath()
+        zone_of.cache_clear()
 
 
 def test_budget_of_nothing_is_possible() -> None:
