@@ -13,12 +13,13 @@ from accounts.models import ApiKey
 from usage.alert_models import Alert, AlertRule, SignInFailures
 from usage.alerts import sources
 from usage.display import money
-from usage.models import Budget, UsageEvent
+from usage.models import Budget, TopUp, UsageEvent
 from usage.spending import Standing, standings
 
 Severity = Alert.Severity
 BUDGETS_AT_ONCE = 500
 MOST_LISTED = 200
+EACH = {"hour": "an hour", "day": "a day", "week": "a week", "month": "a month", "total": "in total"}
 FULL = 100  # per cent
 # From this share on a budget without room for a call is as good as spent.
 NEARLY = 80
@@ -47,7 +48,8 @@ Watch = Callable[[AlertRule, datetime], Iterable[Condition]]
 
 # --- budgets --------------------------------------------------------------------------------------------------------
 def budgets(rule: AlertRule, now: datetime) -> Iterable[Condition]:
-    """Each share that is reached is a subject of its own, in each window."""
+    """The highest share that is reached, a subject of its own in each window and of each limit: what was added by a
+    top-up can be used up as well."""
     chosen = Budget.objects.filter(enabled=True).select_related("team", "user", "key").order_by("pk")
     if rule.team_id:
         chosen = chosen.filter(Q(team=rule.team_id) | Q(key__team=rule.team_id))
@@ -59,70 +61,101 @@ def budgets(rule: AlertRule, now: datetime) -> Iterable[Condition]:
         reached = standings(some, now)
         without_room = _last_without_room(reached) if FULL in rule.thresholds else {}
         for standing in reached:
-            yield from _reached(rule, standing)
-            if standing.budget.pk in without_room:
-                yield from _no_room(standing, without_room[standing.budget.pk], now)
+            yield from _reached(rule, standing, without_room.get(standing.budget.pk), now)
 
 
 def _last_without_room(reached: Iterable[Standing]) -> dict[int, datetime]:
-    """When each of those that are not spent had, in this window, no room for a call: it was refused, or fell back."""
+    """When each of those that are not spent had, in this window and since its last top-up, no room for a call: it was
+    refused, or fell back."""
     begun = {one.budget.pk: one.window.start for one in reached if one.spent < one.limit}
     events = UsageEvent.objects.filter(spent_budget_id=OuterRef("pk")).order_by("-pk")
-    rows = Budget.objects.filter(pk__in=list(begun)).annotate(last=Subquery(events.values("at")[:1]))
-    return {pk: last for pk, last in rows.values_list("pk", "last") if last is not None and last >= begun[pk]}
+    top_ups = TopUp.objects.filter(budget=OuterRef("pk")).order_by("-pk")
+    rows = Budget.objects.filter(pk__in=list(begun)).annotate(
+        last=Subquery(events.values("at")[:1]), topped_up=Subquery(top_ups.values("at")[:1])
+    )
+    return {
+        pk: last
+        for pk, last, topped_up in rows.values_list("pk", "last", "topped_up")
+        if last is not None and last >= max(begun[pk], topped_up or begun[pk])
+    }
 
 
-def _no_room(standing: Standing, last: datetime, now: datetime) -> Iterable[Condition]:
-    """Near its end such a budget is as good as spent, and that is told as the share of 100 % is. With much left it is
-    rather the call that was too dear: a subject of its own, so that it does not use up the alert of the end."""
-    then = "refused" if standing.budget.on_exhaustion == Budget.OnExhaustion.REFUSE else "sent to a cheaper model"
-    if standing.spent * 100 >= standing.limit * NEARLY:
+def _reached(rule: AlertRule, standing: Standing, without_room: datetime | None, now: datetime) -> Iterable[Condition]:
+    """`without_room`: see _last_without_room. Near its end such a budget is as good as spent, and that is told as the
+    share of 100 % is. With much left it is rather the call that was too dear: a subject of its own, so that it does not
+    use up the alert of the end."""
+    budget, spent, limit = standing.budget, standing.spent, standing.limit
+    if without_room is not None and spent * 100 >= limit * NEARLY:
+        yield _exhausted(standing)
+    else:
+        if share := max((each for each in rule.thresholds if 0 < limit * each <= spent * 100), default=0):
+            yield _share(standing, share)
+        if (
+            without_room is not None and now - without_room < JUST_NOW
+        ):  # not for long: meanwhile its limit may be another
+            yield _too_dear(standing)
+    if rule.soft and budget.soft and spent >= budget.soft:
         yield Condition(
-            f"{_window(standing)} {FULL} %",
-            True,
-            Severity.CRITICAL,
-            f"{_owner(standing.budget)}: the budget is exhausted",
-            f"{_budget_text(standing)} What is left is less than a call may cost: calls are {then}.",
-            {**_budget_facts(standing, FULL), "no_room": True},
-        )
-    elif now - last < JUST_NOW:  # not for long: meanwhile the limit may have been raised
-        yield Condition(
-            f"{_window(standing)} too dear",
+            f"{_window(standing)} soft",
             True,
             Severity.WARNING,
-            f"{_owner(standing.budget)}: a call may cost more than is left of the budget",
-            f"{_budget_text(standing)} Such calls are {then}; those that ask for less (max_tokens) are not.",
-            {**_budget_facts(standing, None), "no_room": True},
+            f"{_owner(budget)}: the soft limit of {_budget(standing)} is reached",
+            f"{_budget_text(standing)} The soft limit is {_amount(budget, budget.soft)}.",
+            _budget_facts(standing, None),
         )
+
+
+def _share(standing: Standing, share: int) -> Condition:
+    severity = Severity.CRITICAL if share >= FULL else Severity.WARNING if share >= NEARLY else Severity.INFO
+    return Condition(
+        f"{_limit(standing)} {share} %",
+        True,
+        severity,
+        f"{_owner(standing.budget)}: {share} % of {_budget(standing)} is used",
+        _budget_text(standing),
+        _budget_facts(standing, share),
+    )
+
+
+def _exhausted(standing: Standing) -> Condition:
+    return Condition(
+        f"{_limit(standing)} {FULL} %",
+        True,
+        Severity.CRITICAL,
+        f"{_owner(standing.budget)}: {_budget(standing)} is exhausted",
+        f"{_budget_text(standing)} What is left is less than a call may cost: calls are {_kept_out(standing.budget)}.",
+        {**_budget_facts(standing, FULL), "no_room": True},
+    )
+
+
+def _too_dear(standing: Standing) -> Condition:
+    return Condition(
+        f"{_limit(standing)} too dear",
+        True,
+        Severity.WARNING,
+        f"{_owner(standing.budget)}: a call may cost more than is left of {_budget(standing)}",
+        f"{_budget_text(standing)} Such calls are {_kept_out(standing.budget)}; those that ask for less (max_tokens) "
+        "are not.",
+        {**_budget_facts(standing, None), "no_room": True},
+    )
+
+
+def _kept_out(budget: Budget) -> str:
+    return "refused" if budget.on_exhaustion == Budget.OnExhaustion.REFUSE else "sent to a cheaper model"
 
 
 def _window(standing: Standing) -> str:
     return f"budget {standing.budget.pk} window {standing.window.start:%Y-%m-%dT%H:%M}"
 
 
-def _reached(rule: AlertRule, standing: Standing) -> Iterable[Condition]:
-    budget, spent, limit = standing.budget, standing.spent, standing.limit
-    window = _window(standing)
-    for threshold in rule.thresholds:
-        if limit > 0 and spent * 100 >= limit * threshold:
-            severity = Severity.CRITICAL if threshold >= FULL else Severity.WARNING
-            yield Condition(
-                f"{window} {threshold} %",
-                True,
-                Severity.INFO if threshold < 80 else severity,
-                f"{_owner(budget)}: {threshold} % of the budget is used",
-                _budget_text(standing),
-                _budget_facts(standing, threshold),
-            )
-    if rule.soft and budget.soft and spent >= budget.soft:
-        yield Condition(
-            f"{window} soft",
-            True,
-            Severity.WARNING,
-            f"{_owner(budget)}: the soft limit of the budget is reached",
-            f"{_budget_text(standing)} The soft limit is {_amount(budget, budget.soft)}.",
-            _budget_facts(standing, None),
-        )
+def _limit(standing: Standing) -> str:
+    """With top-ups, in nano-USD or tokens."""
+    return f"{_window(standing)} limit {standing.limit}"
+
+
+def _budget(standing: Standing) -> str:
+    """Tells an owner's budgets apart."""
+    return f"the budget of {_amount(standing.budget, standing.limit)} {EACH[standing.budget.per]}"
 
 
 def _owner(budget: Budget) -> str:

@@ -52,18 +52,21 @@ def spend(team: Team, usd_cents: int, at: Any = NOON, **changed: Any) -> None:
     calls(1, at=at, team_id=team.pk, cost_nano_usd=usd_cents * USD // 100, **changed)
 
 
+A_MONTH = "the budget of $1.00 a month"
+
+
 def test_budget_fires_at_each_share_once(research: Team) -> None:
     rule("budget")
     budget(research)
     spend(research, 49)
     assert found() == []
     spend(research, 1)
-    assert found() == ["Team research: 50 % of the budget is used"]
+    assert found() == [f"Team research: 50 % of {A_MONTH} is used"]
     spend(research, 35)
-    assert found(NOON + MINUTE)[1:] == ["Team research: 80 % of the budget is used"]
+    assert found(NOON + MINUTE)[1:] == [f"Team research: 80 % of {A_MONTH} is used"]
     spend(research, 15)
     spend(research, 15)
-    assert found(NOON + 2 * MINUTE)[2:] == ["Team research: 100 % of the budget is used"]
+    assert found(NOON + 2 * MINUTE)[2:] == [f"Team research: 100 % of {A_MONTH} is used"]
     assert [alert.severity for alert in Alert.objects.order_by("pk")] == ["info", "warning", "critical"]
     assert len(found(NOON + 5 * MINUTE)) == 3
 
@@ -89,21 +92,60 @@ def test_next_window_of_a_budget_fires_anew(research: Team) -> None:
         spend(research, 60, at=NOON + timedelta(days=day))
         found(NOON + timedelta(days=day))
     assert list(Alert.objects.order_by("pk").values_list("subject", "resolved_at")) == [
-        (f"budget {Budget.objects.get().pk} window 2026-11-20T00:00 50 %", NOON + timedelta(days=1)),
-        (f"budget {Budget.objects.get().pk} window 2026-11-21T00:00 50 %", None),
+        (f"budget {Budget.objects.get().pk} window 2026-11-20T00:00 limit 1000000000 50 %", NOON + timedelta(days=1)),
+        (f"budget {Budget.objects.get().pk} window 2026-11-21T00:00 limit 1000000000 50 %", None),
     ]
 
 
-def test_top_up_counts_and_brings_no_second_alert(research: Team) -> None:
-    rule("budget", thresholds=[50])
-    topped_up = budget(research)
-    spend(research, 60)
+def topped_up(spent: Budget, usd_cents: int, at: Any = NOON) -> None:
+    first = NOON.replace(day=1, hour=0)
+    TopUp.objects.create(budget=spent, amount=usd_cents * USD // 100, window_start=first, reason="more", at=at)
+
+
+def test_shares_of_what_a_top_up_has_added_fire_too(research: Team) -> None:
+    rule("budget", thresholds=[80, 100])
+    spent = budget(research)
+    spend(research, 100)
     found()
-    TopUp.objects.create(budget=topped_up, amount=USD, window_start=NOON.replace(day=1, hour=0), reason="more")
+    topped_up(spent, 100)
+    assert len(found(NOON + MINUTE)) == 1
+    assert Alert.objects.get().resolved_at == NOON + MINUTE
+    spend(research, 70)
+    assert found(NOON + 2 * MINUTE)[1:] == ["Team research: 80 % of the budget of $2.00 a month is used"]
+    spend(research, 30)
+    assert found(NOON + 3 * MINUTE)[2:] == ["Team research: 100 % of the budget of $2.00 a month is used"]
+
+
+def test_top_up_that_is_taken_back_brings_no_second_alert(research: Team) -> None:
+    rule("budget", thresholds=[80])
+    spent = budget(research)
+    spend(research, 90)
     found()
-    assert Alert.objects.get().resolved_at == NOON
-    spend(research, 60)
-    assert len(found()) == 1
+    for amount in (100, -100):
+        topped_up(spent, amount)
+        assert len(found()) == 1
+
+
+def test_of_shares_that_are_reached_at_once_only_the_highest_is_told(research: Team) -> None:
+    rule("budget", thresholds=[50, 80, 90, 100])
+    spent = budget(research)
+    spend(research, 98)
+    assert found() == [f"Team research: 90 % of {A_MONTH} is used"]
+    without_room(spent)
+    assert found(NOON + MINUTE)[1:] == [f"Team research: {A_MONTH} is exhausted"]
+    assert Alert.objects.filter(resolved_at=None).count() == 1
+
+
+def test_budgets_of_one_owner_are_told_apart(research: Team) -> None:
+    rule("budget", thresholds=[80])
+    for per in ("day", "week", "total"):
+        budget(research, per=per, counts_from=NOON - timedelta(days=1))
+    spend(research, 80)
+    assert found() == [
+        "Team research: 80 % of the budget of $1.00 a day is used",
+        "Team research: 80 % of the budget of $1.00 a week is used",
+        "Team research: 80 % of the budget of $1.00 in total is used",
+    ]
 
 
 def test_budget_of_tokens_fires_in_tokens(research: Team) -> None:
@@ -119,7 +161,7 @@ def test_soft_limit_fires_where_the_rule_wants_it(research: Team) -> None:
     rule("budget", thresholds=[])
     budget(research, soft=USD // 4)
     spend(research, 30)
-    assert found() == ["Team research: the soft limit of the budget is reached"]
+    assert found() == [f"Team research: the soft limit of {A_MONTH} is reached"]
     assert "The soft limit is $0.25." in Alert.objects.get().text
     rule("budget", thresholds=[], soft=False)
     Alert.objects.all().delete()
@@ -137,7 +179,7 @@ def test_budget_without_room_for_another_call_is_exhausted_once(research: Team) 
     spend(research, 99)
     assert found() == []
     without_room(nearly_spent)
-    assert found() == ["Team research: the budget is exhausted"]
+    assert found() == [f"Team research: {A_MONTH} is exhausted"]
     alert = Alert.objects.get()
     assert (alert.severity, alert.facts["threshold_percent"], alert.facts["no_room"]) == ("critical", 100, True)
     assert alert.text.startswith("$0.99 of $1.00, 99 %,")
@@ -151,7 +193,7 @@ def test_budget_whose_calls_fall_back_is_exhausted_too(research: Team) -> None:
     falling_back = budget(research, on_exhaustion="fall_back", fallback_model="small")
     spend(research, 99)
     without_room(falling_back, status=200, error_code="", attempts=1)
-    assert found() == ["Team research: the budget is exhausted"]
+    assert found() == [f"Team research: {A_MONTH} is exhausted"]
     assert Alert.objects.get().text.endswith("calls are sent to a cheaper model.")
 
 
@@ -184,9 +226,18 @@ def test_dear_call_that_finds_no_room_does_not_use_up_the_alert_of_the_end(resea
     half_spent = budget(research)
     spend(research, 50)
     without_room(half_spent)
-    assert found() == ["Team research: a call may cost more than is left of the budget"]
+    assert found() == [f"Team research: a call may cost more than is left of {A_MONTH}"]
     spend(research, 49)
-    assert found(NOON + 5 * MINUTE)[1:] == ["Team research: the budget is exhausted"]
+    assert found(NOON + 5 * MINUTE)[1:] == [f"Team research: {A_MONTH} is exhausted"]
+
+
+def test_refusal_before_a_top_up_says_nothing_of_the_budget_since(research: Team) -> None:
+    rule("budget", thresholds=[100])
+    spent = budget(research)
+    spend(research, 98)
+    without_room(spent)
+    topped_up(spent, 20, at=NOON + timedelta(seconds=1))
+    assert found(NOON + MINUTE) == []
 
 
 def test_refusal_of_a_while_ago_says_nothing_of_a_budget_that_has_room(research: Team) -> None:
@@ -214,8 +265,8 @@ def test_budget_rule_of_a_team_watches_its_budgets_and_those_of_its_keys(researc
     for team in (research, sales):
         spend(team, 60, key_id=key.pk if team is research else None)
     assert sorted(found()) == [
-        f"Key app ({key.public_id}): 50 % of the budget is used",
-        "Team research: 50 % of the budget is used",
+        f"Key app ({key.public_id}): 50 % of {A_MONTH} is used",
+        f"Team research: 50 % of {A_MONTH} is used",
     ]
 
 
