@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
 from django.contrib import messages
+from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.utils import quote
-from django.db.models import Model
+from django.db.models import Model, QuerySet
 from django.forms import Form
 from django.http import HttpRequest
 from django.template.loader import render_to_string
@@ -19,6 +21,7 @@ from django.utils.formats import date_format
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin
+from unfold.contrib.filters.admin import AutocompleteSelectFilter
 
 KEPT = "{} can be {}, but not deleted, so that its usage stays explained."
 LIVE = "It is live in about a second."
@@ -33,6 +36,38 @@ class LiveSoon:
         if level == messages.SUCCESS:
             message = format_html("{} {}", message, LIVE)
         super().message_user(request, message, level, *args, **kwargs)  # type: ignore[misc]
+
+
+class RowFilter(AutocompleteSelectFilter):
+    """Of a list: what belongs to one row of another, such as a team; `team__isnull=True` for what belongs to none,
+    which the theme's own filter leaves out."""
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        if self.lookup_val_isnull:
+            return queryset.filter(**{f"{self.field_path}__isnull": True})
+        given = self.lookup_val if isinstance(self.lookup_val, list) else [self.lookup_val or ""]
+        if not all(text == "" or is_row_id(text) for text in given):
+            raise IncorrectLookupParameters
+        found: QuerySet[Any] = super().queryset(request, queryset)
+        return found
+
+
+class Prefilled:
+    """A form for a new row that links may fill in, such as `?scope=team&team=7`. What can be no row is left empty."""
+
+    def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
+        initial: dict[str, Any] = super().get_changeform_initial_data(request)  # type: ignore[misc]
+        relations = {field.name for field in self.opts.get_fields() if field.is_relation}  # type: ignore[attr-defined]
+        return {name: given for name, given in initial.items() if name not in relations or _are_row_ids(given)}
+
+
+def _are_row_ids(given: str | list[str]) -> bool:
+    return all(map(is_row_id, [given] if isinstance(given, str) else given))
+
+
+def is_row_id(text: str) -> bool:
+    """Whether a database can be asked for it: of anything else it makes an error."""
+    return re.fullmatch(r"\d{1,18}", text, re.ASCII) is not None
 
 
 def confirm(

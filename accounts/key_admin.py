@@ -17,12 +17,12 @@ from django.utils import timezone
 from django.utils.formats import date_format
 from django.utils.timesince import timesince, timeuntil
 from unfold.admin import ModelAdmin
-from unfold.contrib.filters.admin import AutocompleteSelectFilter, DropdownFilter
+from unfold.contrib.filters.admin import DropdownFilter
 from unfold.decorators import action, display
 from unfold.enums import ActionVariant
 
 from accounts import catalogue, services
-from accounts.admin_pages import KEPT, LIVE, LiveSoon, allowed_text, change_url, confirm
+from accounts.admin_pages import KEPT, LIVE, LiveSoon, Prefilled, RowFilter, allowed_text, change_url, confirm
 from accounts.forms import (
     ApiKeyForm,
     NewApiKeyForm,
@@ -75,11 +75,11 @@ class KeyStateFilter(DropdownFilter):
 
 
 @admin.register(ApiKey)
-class ApiKeyAdmin(LiveSoon, WithSections, ModelAdmin):
+class ApiKeyAdmin(Prefilled, LiveSoon, WithSections, ModelAdmin):
     empty_hint = "A key lets an app or a person call the gateway. It is shown once, when it is made."
     list_display = ("name", "public_id", "owner", "team", "state", "last_used", "expires")
     list_display_links = ("name", "public_id")
-    list_filter = (KeyStateFilter, ("team", AutocompleteSelectFilter), ("user", AutocompleteSelectFilter))
+    list_filter = (KeyStateFilter, ("team", RowFilter), ("user", RowFilter))
     list_filter_submit = True
     list_select_related = ("user", "team")
     list_per_page = 50

@@ -18,12 +18,11 @@ from django.utils.formats import date_format
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.timesince import timeuntil
-from unfold.contrib.filters.admin import AutocompleteSelectFilter
 from unfold.decorators import display
 from unfold.views import ChangeList
 
 from accounts.addresses import client_ip
-from accounts.admin_pages import change_url, link_to, short_time
+from accounts.admin_pages import RowFilter, change_url, link_to, short_time
 from accounts.keyset import KeysetChangeList, RecordList, WindowFilter
 from accounts.models import ApiKey, Team, User
 from policies import calls, transcript
@@ -55,9 +54,9 @@ class LoggedContentAdmin(Records):
     list_display_links = ("time",)
     list_filter = (
         ContentWindow,
-        ("team", AutocompleteSelectFilter),
-        ("key", AutocompleteSelectFilter),
-        ("user", AutocompleteSelectFilter),
+        ("team", RowFilter),
+        ("key", RowFilter),
+        ("user", RowFilter),
     )
     search_fields = ("request_id",)
     search_help_text = "Request id of a call, or public id of a key"
@@ -211,7 +210,7 @@ class ContentViewAdmin(Records):
     )
     list_display = ("time", "username", "client_ip", "request_id", "call")
     list_display_links = None
-    list_filter = (("user", AutocompleteSelectFilter),)
+    list_filter = (("user", RowFilter),)
     search_fields = ("username",)
     search_help_text = "User name, or request id of a call"
     fields = ("time", "username", "client_ip", "request_id")

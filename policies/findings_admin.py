@@ -17,11 +17,11 @@ from django.urls import reverse
 from django.utils.formats import date_format
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
-from unfold.contrib.filters.admin import AutocompleteSelectFilter, DropdownFilter
+from unfold.contrib.filters.admin import DropdownFilter
 from unfold.decorators import action, display
 from unfold.views import ChangeList
 
-from accounts.admin_pages import change_url, label, link_to, short_time
+from accounts.admin_pages import RowFilter, change_url, label, link_to, short_time
 from accounts.charts import Chart, chart_data, chart_options
 from accounts.keyset import NameFilter, RecordList, WindowFilter
 from accounts.models import ApiKey, Team, User
@@ -153,8 +153,8 @@ class FindingAdmin(Records):
         StageFilter,
         DryRunFilter,
         FailedFilter,
-        ("team", AutocompleteSelectFilter),
-        ("key", AutocompleteSelectFilter),
+        ("team", RowFilter),
+        ("key", RowFilter),
     )
     list_fullwidth = True
     search_fields = ("request_id",)

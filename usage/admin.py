@@ -22,7 +22,7 @@ from unfold.contrib.filters.admin import DropdownFilter
 from unfold.decorators import display
 from unfold.views import ChangeList
 
-from accounts.admin_pages import label, link_to, short_time
+from accounts.admin_pages import RowFilter, label, link_to, short_time
 from accounts.keyset import NameFilter, distinct_values
 from accounts.models import ApiKey, Team, User
 from usage import (
@@ -35,7 +35,7 @@ from usage import (
 from usage.call_sections import sections_of
 from usage.display import duration, money, usd
 from usage.downloads import streamed
-from usage.event_list import EventList, EventWindow, RowFilter
+from usage.event_list import EventList, EventWindow
 from usage.exports import FORMATS, adjustments_of, pages
 from usage.models import UsageEvent
 

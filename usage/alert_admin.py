@@ -22,7 +22,7 @@ from unfold.contrib.filters.admin import DropdownFilter
 from unfold.decorators import display
 from unfold.views import ChangeList
 
-from accounts.admin_pages import change_url, label, link_to, short_time
+from accounts.admin_pages import Prefilled, change_url, label, link_to, short_time
 from accounts.keyset import RecordList, WindowFilter
 from usage.alert_forms import AlertDestinationForm, AlertRuleForm, kinds_with
 from usage.alert_models import Alert, AlertDestination, AlertRule, Delivery
@@ -197,7 +197,7 @@ def _if_kind(field: str) -> str:
 
 
 @admin.register(AlertRule)
-class AlertRuleAdmin(ModelAdmin):
+class AlertRuleAdmin(Prefilled, ModelAdmin):
     empty_hint = "A rule says what to watch and from when on it is an alert."
     form = AlertRuleForm
     list_display = ("name", "about", "when", "narrowed", "tells", "switched")

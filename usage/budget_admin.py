@@ -18,11 +18,11 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.timesince import timeuntil
 from unfold.admin import ModelAdmin
-from unfold.contrib.filters.admin import AutocompleteSelectFilter, ChoicesDropdownFilter, DropdownFilter
+from unfold.contrib.filters.admin import ChoicesDropdownFilter, DropdownFilter
 from unfold.decorators import action, display
 from unfold.views import ChangeList
 
-from accounts.admin_pages import LiveSoon, change_url, confirm
+from accounts.admin_pages import LiveSoon, Prefilled, RowFilter, change_url, confirm
 from accounts.models import ApiKey, Team, User
 from usage import budgets
 from usage.display import share, usd
@@ -117,12 +117,12 @@ class EnabledFilter(DropdownFilter):
 
 OWNER_FILTERS = (
     ("scope", ChoicesDropdownFilter),
-    *((name, AutocompleteSelectFilter) for name in OWNER_FIELDS),
+    *((name, RowFilter) for name in OWNER_FIELDS),
 )
 OWNER_SEARCH = ("team__name", "user__username", "key__name", "=key__public_id", "model")
 
 
-class OwnedAdmin(LiveSoon, ModelAdmin):
+class OwnedAdmin(Prefilled, LiveSoon, ModelAdmin):
     """What budgets and rate limits have alike. A new row has a form of its own: whose calls count is chosen once."""
 
     add_form: Any

@@ -8,7 +8,6 @@ from typing import Any
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.urls import reverse
-from unfold.contrib.filters.admin import AutocompleteSelectFilter
 
 from accounts.keyset import RecordList, WindowFilter
 from accounts.time_ids import id_range
@@ -51,16 +50,6 @@ def window_text(start: datetime, end: datetime) -> str:
         last = end - MINUTE
         return f"{start:%-d %b %Y}" + ("" if start.date() == last.date() else f" to {last:%-d %b %Y}")
     return f"{start:%-d %b %Y, %H:%M} to {end:%-d %b %Y, %H:%M}"
-
-
-class RowFilter(AutocompleteSelectFilter):
-    """One key, team or user; `key__isnull=True` for calls without one, which the theme's own filter leaves out."""
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        if self.lookup_val_isnull:
-            return queryset.filter(**{f"{self.field_path}__isnull": True})
-        found: QuerySet[Any] = super().queryset(request, queryset)
-        return found
 
 
 class EventList(RecordList):

@@ -13,11 +13,11 @@ from django.utils.formats import date_format
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin
-from unfold.contrib.filters.admin import AutocompleteSelectFilter, DropdownFilter
+from unfold.contrib.filters.admin import DropdownFilter
 from unfold.decorators import action, display
 from unfold.views import ChangeList
 
-from accounts.admin_pages import LiveSoon, change_url, short_time
+from accounts.admin_pages import LiveSoon, RowFilter, change_url, short_time
 from accounts.keyset import KeysetChangeList, NameFilter
 from accounts.models import Team
 from usage.display import price, usd
@@ -53,7 +53,7 @@ class ModelPriceAdmin(LiveSoon, ModelAdmin):
     empty_hint = "Models cost what the list that ships with the gateway says, where it knows them. Set your own here."
     form = ModelPriceForm
     list_display = ("model", "whose", "begins", "in_usd", "out_usd", "cached", "more", "counts")
-    list_filter = (ModelNameFilter, WhoseFilter, ("team", AutocompleteSelectFilter))
+    list_filter = (ModelNameFilter, WhoseFilter, ("team", RowFilter))
     list_filter_submit = True
     list_per_page = 50
     list_select_related = ("team",)
