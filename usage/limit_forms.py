@@ -26,6 +26,8 @@ from usage.spending import default_zone
 
 Choices = list[tuple[str, str]]
 USUAL_SCOPE = "team"
+UNIT_WORDS = {Budget.Unit.USD: "US dollars", Budget.Unit.TOKENS: "tokens"}
+EITHER_UNIT = ", in US dollars or in tokens"
 FIXED_HINT = "This cannot be changed later: make another one instead."
 
 
@@ -135,9 +137,7 @@ class OwnedForm(CheckedForm):
 class BudgetForm(CheckedForm):
     names = {"limit": "amount", "soft": "soft_amount"}
 
-    amount = amount_field(
-        "Limit", "Hard limit of each window, in US dollars or in tokens. Calls that might exceed it are refused."
-    )
+    amount = amount_field("Limit", f"Hard limit of each window{EITHER_UNIT}. Calls that might exceed it are refused.")
     soft_amount = amount_field(
         "Soft limit", "From here on it is reported, and nothing is refused. Empty: no soft limit.", required=False
     )
@@ -146,7 +146,10 @@ class BudgetForm(CheckedForm):
         lambda: f"The installation's ({default_zone()})",
     )
     fallback_model = model_field(
-        "Cheaper model", "None", "Calls go to this model while the budget is spent, as far as its own budgets allow."
+        "Cheaper model",
+        "None",
+        "Calls go to this model while the budget is spent. This budget does not hold it back, what it costs comes on top: "
+        "give it a budget of its own if it must not.",
     )
 
     class Meta:
@@ -161,8 +164,17 @@ class BudgetForm(CheckedForm):
             if name in fields:
                 fields[name].keep(getattr(self.instance, name))
         if self.instance.pk:
+            self._name_unit()
             self.initial.setdefault("amount", typed(self.instance.limit, self.instance.unit))
             self.initial.setdefault("soft_amount", typed(self.instance.soft, self.instance.unit))
+
+    def _name_unit(self) -> None:
+        """That of this budget, which no field shows: it cannot be changed."""
+        words = UNIT_WORDS[self.instance.unit]
+        for name, what in (("amount", "Limit"), ("soft_amount", "Soft limit")):
+            if name in self.fields:
+                self.fields[name].label = f"{what}, {words}"
+                self.fields[name].help_text = str(self.fields[name].help_text).replace(EITHER_UNIT, "")
 
     def check_row(self) -> None:
         wrong: dict[str, Any] = {}
@@ -198,8 +210,9 @@ class TopUpForm(forms.Form):
     def __init__(self, *args: Any, unit: str, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._unit = unit
-        what = "US dollars" if unit == Budget.Unit.USD else "Tokens"
-        self.fields["amount"].help_text = f"{what}, added to the limit. A negative amount takes a mistake back."
+        words = UNIT_WORDS[Budget.Unit(unit)]
+        self.fields["amount"].label = f"Amount, {words}"
+        self.fields["amount"].help_text = "Added to the limit. A negative amount takes a mistake back."
 
     def clean_amount(self) -> int | None:
         return stored(self.cleaned_data["amount"], self._unit)

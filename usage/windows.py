@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from accounts.time_ids import EPOCH, MICROSECOND, to_unix_us
 
+SECOND = timedelta(seconds=1)
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
 FOR_EVER_US = 1 << 62
@@ -73,6 +74,20 @@ def _hour(local: datetime) -> Window:
     at = local.astimezone(UTC)
     wall = local.replace(minute=0, second=0, microsecond=0)
     start = wall.astimezone(UTC)
+    if start.astimezone(local.tzinfo).utcoffset() != local.utcoffset():
+        # Lord Howe puts its clocks back by half an hour: from 02:00 to 01:30, in the midst of an hour on the wall.
+        start = _change(start, at, local)
     # On the wall the next hour may be two hours away (the clock is put back), by the sun half of one (Lord Howe).
     ends = (start + HOUR, (wall.replace(fold=0) + HOUR).astimezone(UTC))
     return Window(start, min(end for end in ends if end > at))
+
+
+def _change(before: datetime, after: datetime, local: datetime) -> datetime:
+    """When the clocks were changed that `local` is read from: the first whole second with its offset."""
+    while after - before > SECOND:
+        middle = (before + (after - before) / 2).replace(microsecond=0)
+        if middle.astimezone(local.tzinfo).utcoffset() == local.utcoffset():
+            after = middle
+        else:
+            before = middle
+    return after.replace(microsecond=0)
