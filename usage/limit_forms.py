@@ -148,8 +148,8 @@ class BudgetForm(CheckedForm):
     fallback_model = model_field(
         "Cheaper model",
         "None",
-        "Calls go to this model while the budget is spent. This budget does not hold it back, what it costs comes on top: "
-        "give it a budget of its own if it must not.",
+        "Calls go to this model while the budget is spent. This budget does not hold it back: what it costs comes on "
+        "top. Give it a budget of its own if it must not.",
     )
 
     class Meta:
