@@ -56,12 +56,14 @@ def limit_text(budget: Budget) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """How full a budget is, for templates/admin/usage/budget/bar.html. `kind`: "", "near" or "full"."""
+    """How full a budget is, for templates/admin/usage/budget/bar.html. `kind`: "", "near" or "full". `note`: why this
+    limit is another than the budget's own."""
 
     spent: int
     limit: int
     text: str
     kind: str
+    note: str
 
     @property
     def filled(self) -> int:
@@ -74,7 +76,14 @@ def bar_of(standing: Standing) -> Bar:
     near = spent >= (budget.soft if budget.soft is not None else NEARLY * limit)
     part = f" ({share(spent, limit)})" if limit else ""
     text = f"{amount_text(spent, budget.unit).removesuffix(' tokens')} of {amount_text(limit, budget.unit)}{part}"
-    return Bar(spent, limit, text, "full" if spent >= limit else "near" if near else "")
+    return Bar(spent, limit, text, "full" if spent >= limit else "near" if near else "", topped_up_text(standing))
+
+
+def topped_up_text(standing: Standing) -> str:
+    added = standing.limit - standing.budget.limit
+    if not added:
+        return ""
+    return f"{amount_text(abs(added), standing.budget.unit)} {'of it topped up' if added > 0 else 'taken back'}"
 
 
 def bar(standing: Standing) -> SafeString:

@@ -75,7 +75,7 @@ def cards(hour: Traffic, day: Traffic) -> list[Card]:
     return [
         both("Calls", "swap_horiz", _calls),
         both("Spend", "payments", _spend),
-        both("Errors", "error", _errors, alarm=hour.failed * 20 > hour.calls),
+        both("Failed calls", "error", _failed, alarm=hour.failed * 20 > hour.calls),
         both("Latency, median", "timer", _latency),
     ]
 
@@ -90,8 +90,9 @@ def _spend(traffic: Traffic) -> tuple[str, str]:
     return money(traffic.cost_nano_usd), note
 
 
-def _errors(traffic: Traffic) -> tuple[str, str]:
-    return share(traffic.errors, traffic.calls), f"{traffic.failed:,} failed, {traffic.refused:,} refused"
+def _failed(traffic: Traffic) -> tuple[str, str]:
+    """Refused calls are told beside: a limit or a policy that does its work is no failure."""
+    return share(traffic.failed, traffic.calls), f"{traffic.failed:,} failed, {traffic.refused:,} refused"
 
 
 def _latency(traffic: Traffic) -> tuple[str, str]:

@@ -37,12 +37,21 @@ def test_day_without_calls_is_quiet() -> None:
 
 
 def test_cards_tell_the_last_hour_and_the_last_day(traffic: None) -> None:
-    calls, spend, errors, latency = dashboard.figures()["cards"]
+    calls, spend, failed, latency = dashboard.figures()["cards"]
     assert (calls.hour, calls.day) == ("3", "4")
     assert (spend.hour, spend.day, spend.day_note) == ("$2.00", "$2.00", "1 call unpriced")
-    assert (errors.hour, errors.hour_note) == ("67 %", "1 failed, 1 refused")
-    assert errors.alarm
+    assert (failed.hour, failed.hour_note) == ("33 %", "1 failed, 1 refused")
+    assert failed.alarm
     assert latency.hour.endswith("ms")
+
+
+def test_refused_calls_are_no_failures() -> None:
+    add(timezone.now(), count=9, status=429, error_code="rate_limit_exceeded", cost_nano_usd=0)
+    add(timezone.now())
+    roll_up_all()
+    failed = dashboard.figures()["cards"][2]
+    assert (failed.title, failed.hour, failed.hour_note) == ("Failed calls", "0 %", "0 failed, 9 refused")
+    assert not failed.alarm
 
 
 def test_charts_add_up_to_the_cards(traffic: None) -> None:

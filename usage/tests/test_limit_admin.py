@@ -213,6 +213,16 @@ def test_who_may_only_look_gets_no_fields(client: Client, budget: Budget) -> Non
     assert "/top-up" not in page
 
 
+@pytest.mark.parametrize(("unit", "words"), [("usd", "US dollars"), ("tokens", "tokens")])
+def test_page_of_a_budget_says_in_what_its_limit_is(admin_client: Client, unit: str, words: str) -> None:
+    budget = Budget.objects.create(scope="installation", unit=unit, limit=5, per="day")
+    page = shown(admin_client, page_of(budget))
+    assert f"Limit, {words}" in page
+    assert f"Soft limit, {words}" in page
+    assert "in US dollars or in tokens" not in page
+    assert f"Amount, {words}" in shown(admin_client, page_of(budget, "top_up"))
+
+
 # --- top-ups --------------------------------------------------------------------------------------------------------
 def give(client: Client, budget: Budget, **data: Any) -> Any:
     newest = str(budget.top_ups.values_list("pk", flat=True).first() or 0)
@@ -232,6 +242,17 @@ def test_top_up_counts_in_the_window_of_now_and_stays_on_record(
     page = shown(admin_client, page_of(budget))
     assert "$0.00 of $62.50" in page
     assert "Black Friday" in page
+
+
+@pytest.mark.parametrize(("amount", "words"), [(10, "$10.00 of it topped up"), (-10, "$10.00 taken back")])
+def test_list_says_how_much_of_a_limit_was_topped_up(
+    admin_client: Client, budget: Budget, amount: int, words: str
+) -> None:
+    assert "topped up" not in shown(admin_client, BUDGETS)
+    top_up(budget, amount * NANO, "a demo", None)
+    page = shown(admin_client, BUDGETS)
+    assert "$50.00 per month" in page
+    assert words in page
 
 
 @pytest.mark.parametrize(
