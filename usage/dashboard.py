@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from accounts.charts import Chart, chart_data, chart_options
 from usage import currency, selectors
-from usage.display import compact, duration, money, share
+from usage.display import compact, duration, money, nearly_all_within, share
 from usage.selectors import Period, Share, Traffic
 
 DAY = timedelta(days=1)
@@ -96,7 +96,7 @@ def _failed(traffic: Traffic) -> tuple[str, str]:
 
 
 def _latency(traffic: Traffic) -> tuple[str, str]:
-    return duration(traffic.p50_us), f"95 % within {duration(traffic.p95_us)}"
+    return duration(traffic.p50_us), nearly_all_within(traffic.p95_us)
 
 
 # --- charts ---------------------------------------------------------------------------------------------------------
@@ -136,7 +136,7 @@ def _latency_chart(points: tuple[Traffic, ...], labels: list[str], total: Traffi
         ("Median, s", [_seconds(point.p50_us) for point in points], "--color-primary-500"),
         ("95th percentile, s", [_seconds(point.p95_us) for point in points], "--gh-muted"),
     ]
-    first = f"First byte: median {duration(total.first_byte_p50_us)}, 95 % within {duration(total.first_byte_p95_us)}."
+    first = f"First byte: median {duration(total.first_byte_p50_us)}, {nearly_all_within(total.first_byte_p95_us)}."
     legend = (("gh-answered", "median"), ("gh-left", "95th percentile"))
     return Chart(
         "Latency of answered calls, seconds", first, "line", chart_data(labels, series, "line"), chart_options(), legend

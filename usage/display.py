@@ -9,6 +9,7 @@ from usage.currency import USD, Currency
 from usage.pricing import to_usd
 
 SYMBOLS = {"USD": "$", "EUR": "€", "GBP": "£", "JPY": "¥", "INR": "₹", "KRW": "₩"}
+NO_BREAK = "\u00a0"
 WITHOUT_CENTS = {"CLP", "ISK", "JPY", "KRW", "VND"}
 
 
@@ -48,6 +49,11 @@ def duration(us: int | None) -> str:
     if us is None:
         return "-"
     return f"{us / 1000:,.0f} ms" if us < 1_000_000 else f"{us / 1_000_000:,.1f} s"
+
+
+def nearly_all_within(us: int | None) -> str:
+    """Of a 95th percentile. No line ends between a number and its unit."""
+    return f"95{NO_BREAK}% within {duration(us).replace(' ', NO_BREAK)}"
 
 
 def compact(count: int) -> str:

@@ -19,7 +19,7 @@ from unfold.admin import ModelAdmin
 from accounts.charts import Chart, chart_data, chart_options
 from usage import currency, forecast, reports
 from usage.currency import Currency
-from usage.display import compact, duration, money, share
+from usage.display import compact, duration, money, nearly_all_within, share
 from usage.downloads import whole
 from usage.event_list import window_text
 from usage.report_forms import DIMENSIONS, GROUPS, MEASURES, RANGES, ReportForm
@@ -178,7 +178,7 @@ def figures(found: Report, shown_in: Currency) -> list[Figure]:
 
 def _within(latencies: Latencies, which: str) -> str:
     us = latencies.percentile_us(0.95) if which == "total" else latencies.first_byte_us(0.95)
-    return f"median; 95 % within {duration(us)}"
+    return f"median; {nearly_all_within(us)}"
 
 
 def _sampled(found: Report) -> str:

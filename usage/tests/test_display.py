@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from usage.display import duration, price, share, usd
+from usage.display import duration, nearly_all_within, price, share, usd
 
 
 @pytest.mark.parametrize(
@@ -31,6 +31,10 @@ def test_price_loses_no_digit(nano: int, words: str) -> None:
 @pytest.mark.parametrize(("us", "words"), [(None, "-"), (900, "1 ms"), (999_000, "999 ms"), (1_500_000, "1.5 s")])
 def test_duration_is_short(us: int | None, words: str) -> None:
     assert duration(us) == words
+
+
+def test_no_line_of_a_percentile_ends_between_a_number_and_its_unit() -> None:
+    assert nearly_all_within(38_700_000).split(" ") == ["95\u00a0%", "within", "38.7\u00a0s"]
 
 
 @pytest.mark.parametrize(
