@@ -135,6 +135,8 @@ class Flusher:
     def adopt(self) -> None:
         """Drain the segments of processes that have died. A call they left open becomes an event as it stands."""
         for owner in owners(self.journal.folder) - {self.journal.owner}:
+            if time.monotonic() < self._next_try:
+                return  # what cannot be written now need not be read
             path = self.journal.folder / f"{owner}.lock"
             lock = take_lock(path)
             if lock is None:
@@ -294,25 +296,33 @@ class Flusher:
         """True when everything of `owner` is in the database and its segments are gone."""
         opened: dict[str, Opened] = {}
         lines: list[bytes] = []
-        paths = segments_of(self.journal.folder, owner)
-        size = -1
-        for path in paths:
-            segment = Segment(path)
+        segments = [Segment(path) for path in segments_of(self.journal.folder, owner)]
+        for segment in segments:
+            size = -1
             while segment.offset != size:
                 size = segment.offset
                 self._take(segment, lines, opened)
                 if not self._inserted_all():
+                    self._give_up(segments)
                     return False
         for record, segment in opened.values():
             self._finish(record, segment, lines)
         if not self._inserted_all():
+            self._give_up(segments)
             return False
         self._log(lines)
-        for path in paths:
-            path.unlink(missing_ok=True)
-        if paths:
+        for segment in segments:
+            segment.path.unlink(missing_ok=True)
+        if segments:
             logger.info("adopted the journal of a process that died: %d calls were open", len(opened))
         return True
+
+    def _give_up(self, segments: list[Segment]) -> None:
+        """Their rows are read again when the database is back."""
+        given_up = [one for one in self._rows if one.segment in segments]
+        self._rows = [one for one in self._rows if one.segment not in segments]
+        self._extra_bytes -= sum(one.extra_bytes for one in given_up)
+        self._early = [one for one in self._early if one[0] not in segments]
 
     def _inserted_all(self) -> bool:
         self._insert()

@@ -202,6 +202,29 @@ def test_note_makes_no_event_and_ends_no_call(flusher: Flusher) -> None:
     assert UsageEvent.objects.get().failed_tries == "azure:503,openai:429"
 
 
+def test_journal_of_a_dead_process_does_not_fill_the_memory_while_the_database_is_away(
+    flusher: Flusher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dead = Journal(tmp_path)
+    for _ in range(20):
+        dead.whole(record())
+    dead.close()
+
+    def away(rows: list[Any]) -> None:
+        raise OperationalError("gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(flusher_module, "insert_events", away)
+        for _ in range(5):
+            flusher._next_try = 0.0
+            flusher.adopt()
+        assert flusher.waiting == 0
+    flusher._next_try = 0.0
+    flusher.adopt()
+    assert UsageEvent.objects.count() == 20
+    assert not [path for path in segments_of(tmp_path, dead.owner)]
+
+
 def test_living_process_is_not_adopted(flusher: Flusher, tmp_path: Path) -> None:
     living = Journal(tmp_path)
     living.open(record())
