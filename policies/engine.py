@@ -109,6 +109,7 @@ class Review:
         self.exchange = exchange
         self.record = Record() if record is None else record
         self.was_read = False  # the request: if not, nothing of it may be kept, because nothing is masked in it
+        self.changed = False  # the request, by any rule
         self.pending: list[Pending] = []
         self._verdict: asyncio.Task[list[tuple[CompiledRule, Found]]] | None = None
         self._reply_readers: list[Reader] = []
@@ -139,6 +140,7 @@ class Review:
             text.holder[text.key] = changed
         if reasons:
             self._raise(reasons)
+        self.changed = bool(changes or fixes or chain.enforcers)
         self._fix(fixes, Stage.REQUEST)
         # Who knows this call must see what others add to it, and what it takes away itself.
         self._enforce(rule for rule in chain.enforcers if not has(type(rule.check), "for_call"))

@@ -61,6 +61,8 @@ SCHEMA_WORDS = frozenset(
         "json_schema", "schema", "$schema", "$ref", "$defs", "definitions", "input_schema", "cache_control", "nullable",
     }
 )  # fmt: skip
+PLAIN_MESSAGE = frozenset({"role", "content"})
+ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 MAX_DEPTH = 64
 # The name of a function comes whole, and a call without its name is no call: it is never held back.
 WHOLE = frozenset({"name"})
@@ -87,8 +89,23 @@ def request_texts(body: dict[str, Any]) -> Iterator[Text]:
         if name not in REQUEST_SETTINGS:
             if value.__class__ is str:
                 yield Text(value, body, name, (name,), False)
+            elif name == "messages" and value.__class__ is list and (plain := _plain_messages(value)) is not None:
+                yield from plain
             elif value.__class__ is list or value.__class__ is dict:
                 yield from walk(value, (name,), names=name in SCHEMAS)
+
+
+def _plain_messages(messages: list[Any]) -> list[Text] | None:
+    """What `walk` finds in messages that are a role and a text each, as most are; None: in others."""
+    texts = []
+    for index, message in enumerate(messages):
+        if message.__class__ is not dict or message.keys() != PLAIN_MESSAGE:
+            return None
+        text = message["content"]
+        if text.__class__ is not str or message["role"] not in ROLES:
+            return None
+        texts.append(Text(text, message, "content", ("messages", index, "content"), False))
+    return texts
 
 
 def has_tokens(body: dict[str, Any]) -> bool:

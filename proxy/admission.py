@@ -99,6 +99,8 @@ async def hold(gateway: Gateway, call: Call, exchange: Exchange, model: ModelEnt
     admission: Admission | None = call.admission
     if admission is None or not admission.holding.budgets:
         return
+    if admission.ticket.claims and (call.passage is None or not call.passage.review.changed):
+        return  # held when the call was admitted
     spent = await _try_to_hold(gateway, call, exchange, model, admission)
     if spent is not None:
         _note_spent(call, spent)
@@ -178,7 +180,7 @@ async def _try_to_hold(
 ) -> Spent | None:
     claims = _claims(call, exchange, model, admission)
     if claims == admission.ticket.claims:
-        return None  # held when the call was admitted, and the policies have not made it larger or smaller
+        return None  # what the policies have changed makes no difference
     call.expect(LEDGER_TIMEOUT_S, _ledger_is_slow)
     try:
         return await gateway.ledger.hold(admission.ticket, claims)

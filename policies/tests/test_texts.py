@@ -6,6 +6,8 @@ import copy
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from policies.errors import Unreadable
 from policies.tests.tools import Asks, Phrases, answer, ask, exchange_of, moderation, nobody, rule, run
@@ -313,3 +315,19 @@ def test_json_that_is_nested_too_deeply_is_refused(depth: int) -> None:
 def test_without_rules_that_read_nesting_is_nobodys_business() -> None:
     body = chat({"role": "user", "content": "Hi"}, deep=nested(900))
     assert run(ask([], exchange_of(body))).error is None
+
+
+@given(
+    st.lists(
+        st.fixed_dictionaries(
+            {
+                "role": st.sampled_from(["user", "system", "x" * 70, "my own"]),
+                "content": st.sampled_from(["Hi", "", None, ["Hi"]]),
+            },
+            optional={"name": st.just("alice")},
+        ),
+        max_size=4,
+    )
+)
+def test_plain_messages_are_read_as_all_others_are(messages: list[dict[str, Any]]) -> None:
+    assert list(request_texts({"messages": messages})) == list(walk(messages, ("messages",)))

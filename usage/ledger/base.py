@@ -111,7 +111,8 @@ class LedgerAway(Exception):
 
 
 class Ledger(Protocol):
-    """`admits_and_holds`: whether `admit` is to be told the claims already: one question costs less than two."""
+    """`admits_and_holds`: whether `admit` is to be told the claims already: one question costs less than two, and what
+    the policies leave as it is need not be measured twice."""
 
     waits: Waits
 

@@ -99,7 +99,7 @@ class MemoryLedger(Ledger):
         self._blocks: OrderedDict[int, deque[int]] = OrderedDict()
 
     # --- rates ------------------------------------------------------------------------------------------------------
-    admits_and_holds = False
+    admits_and_holds = True
 
     async def admit(
         self, ticket: Ticket, holding: Holding, client_ip: str, tokens: int, claims: tuple[Claim, ...] = ()

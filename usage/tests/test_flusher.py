@@ -222,7 +222,7 @@ def test_journal_of_a_dead_process_does_not_fill_the_memory_while_the_database_i
     flusher._next_try = 0.0
     flusher.adopt()
     assert UsageEvent.objects.count() == 20
-    assert not [path for path in segments_of(tmp_path, dead.owner)]
+    assert not list(segments_of(tmp_path, dead.owner))
 
 
 def test_living_process_is_not_adopted(flusher: Flusher, tmp_path: Path) -> None:
