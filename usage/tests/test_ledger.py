@@ -395,13 +395,13 @@ async def test_greedy_key_does_not_starve_the_others_of_its_team(ledger: Ledger)
     while isinstance(await admit(ledger, rate, key=1), Ticket):
         pass
     admitted = {1: 0, 2: 0}
-    ends = time.monotonic() + 1.0
-    while time.monotonic() < ends:
+    ends = time.monotonic() + 10
+    while sum(admitted.values()) < 20 and time.monotonic() < ends:
         for key in (1, 1, 1, 1, 2):
             admitted[key] += isinstance(await admit(ledger, rate, key=key), Ticket)
         await asyncio.sleep(0.005)
-    assert admitted[2] >= admitted[1] - 1  # the last drop may be the other's
-    assert admitted[2] >= 9
+    assert admitted[2] >= admitted[1]
+    assert admitted[2] >= 10
 
 
 async def test_key_alone_gets_all_of_its_team(ledger: Ledger) -> None:
