@@ -304,6 +304,7 @@ def _event(
         "above_hold": False,
         "failed_tries": "",
         "spent_budget_id": None,
+        "refused_by": "",
         "units": {},
         "tags": {"app": key.name} if not key.owner else {},
     }

@@ -31,6 +31,13 @@ WORDS = {
     "tokens": "{limit} tokens a minute for {whose}",
     "parallel": "{limit} calls at the same time for {whose}",
 }
+# As usage events have them.
+IN_BOOKS = {
+    "requests": "requests per minute of {whose}: {limit}",
+    "tokens": "tokens per minute of {whose}: {limit}",
+    "parallel": "parallel calls of {whose}: {limit}",
+}
+BLOCKED_TOO_OFTEN = "wait of a key that policies have blocked again and again"
 
 
 class Admission:
@@ -60,6 +67,7 @@ async def admit(
 
     Raises RateLimited, BudgetSpent, UnpricedModel, LedgerUnavailable."""
     if gateway.ledger.waits and (wait_ns := gateway.ledger.waits.of(principal.key_id)):
+        _note_refused(call, BLOCKED_TOO_OFTEN)
         raise RateLimited(
             "Policies have blocked this key again and again, so it has to wait. Look at what is being sent.",
             "requests",
@@ -88,7 +96,7 @@ async def admit(
         raise call.interruption() from None
     call.extra_headers += levels(ticket.requests, ticket.tokens)
     if refused is not None:
-        raise _rate_limited(refused)
+        raise _rate_limited(call, refused)
     return model
 
 
@@ -104,7 +112,7 @@ async def hold(gateway: Gateway, call: Call, exchange: Exchange, model: ModelEnt
     spent = await _try_to_hold(gateway, call, exchange, model, admission)
     if spent is not None:
         _note_spent(call, spent)
-        raise _no_room(spent)
+        raise _no_room(call, spent)
 
 
 async def _affordable(
@@ -118,7 +126,7 @@ async def _affordable(
     # What others only hold may come back: then the dearer model can be had in a moment.
     cheaper = None if spent.is_held else _cheaper(gateway, admission.principal, spent.budget, model)
     if cheaper is None:
-        raise _no_room(spent)
+        raise _no_room(call, spent)
     exchange.model = cheaper.name
     exchange.context_window = cheaper.context_window
     if call.facts is not None:
@@ -128,7 +136,7 @@ async def _affordable(
     spent = await _try_to_hold(gateway, call, exchange, cheaper, admission)
     if spent is not None:
         _note_spent(call, spent)
-        raise _no_room(spent)
+        raise _no_room(call, spent)
     return cheaper
 
 
@@ -246,11 +254,18 @@ def _note_spent(call: Call, spent: Spent) -> None:
 
 
 # --- refusing -------------------------------------------------------------------------------------------------------
-def _rate_limited(refused: Refused) -> RateLimited:
+def _note_refused(call: Call, limit: str) -> None:
+    if call.facts is not None:
+        call.facts["refused_by"] = limit
+
+
+def _rate_limited(call: Call, refused: Refused) -> RateLimited:
+    count = f"{refused.limit:,}"
+    _note_refused(call, IN_BOOKS[refused.what].format(limit=count, whose=refused.whose.named))
     wait_ms = max(-(-refused.wait_ns // 1_000_000), 1)
     if refused.what == "parallel":
         wait_ms = HELD_WAIT_MS
-    limit = WORDS[refused.what].format(limit=f"{refused.limit:,}", whose=refused.whose)
+    limit = WORDS[refused.what].format(limit=count, whose=refused.whose.told)
     return RateLimited(
         f"Rate limit reached: {limit}. Try again in {duration(wait_ms * 1_000_000)}.",
         "tokens" if refused.what == "tokens" else "requests",
@@ -258,24 +273,27 @@ def _rate_limited(refused: Refused) -> RateLimited:
     )
 
 
-def _no_room(spent: Spent) -> GatewayError:
+def _no_room(call: Call, spent: Spent) -> GatewayError:
     budget = spent.budget
+    per, whose = budget.windows[0], budget.whose.told
+    held = "; what is left is held by calls under way" if spent.is_held else ""
+    window = "in total" if per == "total" else f"per {per}"
+    _note_refused(call, f"budget of {budget.whose.named} {window}{held}")
     if not budget.limit and not budget.top_ups:
-        return BudgetSpent(f"The budget of {budget.name} is 0: it pays for no call. Ask whoever looks after it.")
+        return BudgetSpent(f"The budget of {whose} is 0: it pays for no call. Ask whoever looks after it.")
     if spent.is_held:
         return RateLimited(
-            f"Other calls that are under way have taken what is left of the budget of {budget.name}. Try again when "
+            f"Other calls that are under way have taken what is left of the budget of {whose}. Try again when "
             "they have ended.",
             "requests",
             HELD_WAIT_MS,
         )
-    per = budget.windows[0]
     again = ""
     if per != "total":
         ends = datetime.fromtimestamp(spent.until_us / 1e6, UTC)
         again = f" The next {per} begins at {ends:%Y-%m-%d %H:%M} UTC."
     return BudgetSpent(
-        f"The budget of {budget.name} has no room for this call.{again} Ask for less (max_tokens), or ask whoever "
+        f"The budget of {whose} has no room for this call.{again} Ask for less (max_tokens), or ask whoever "
         "looks after the budget for more."
     )
 

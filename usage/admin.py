@@ -37,7 +37,7 @@ from usage.display import duration, money, usd
 from usage.downloads import streamed
 from usage.event_list import EventList, EventWindow
 from usage.exports import FORMATS, adjustments_of, pages
-from usage.models import UsageEvent
+from usage.models import Budget, UsageEvent
 
 CLIENT_LEFT, GATEWAY_DIED = 499, 0
 STATUS_COLORS = {"ok": "success", "refused": "warning", "failed": "danger", "left": "info"}
@@ -114,7 +114,14 @@ class UsageEventAdmin(ModelAdmin):
     fieldsets = (
         (
             "The call",
-            {"fields": (("time", "outcome_text"), ("request_id", "endpoint"), ("answer", "attempts_text"))},
+            {
+                "fields": (
+                    ("time", "outcome_text"),
+                    ("request_id", "endpoint"),
+                    ("answer", "attempts_text"),
+                    "refused_by_text",
+                )
+            },
         ),
         ("Who", {"fields": (("key_link", "end_user"), ("team_link", "user_link"))}),
         ("Where it went", {"fields": (("model", "provider"), "upstream_model")}),
@@ -231,7 +238,7 @@ class UsageEventAdmin(ModelAdmin):
     @display(description="status")
     def outcome(self, event: UsageEvent) -> SafeString:
         kind, words = outcome_of(event)
-        return label(words, STATUS_COLORS[kind], event.error_code)
+        return label(words, STATUS_COLORS[kind], ": ".join(filter(None, (event.error_code, event.refused_by))))
 
     @display(description="status")
     def outcome_text(self, event: UsageEvent) -> SafeString:
@@ -271,6 +278,13 @@ class UsageEventAdmin(ModelAdmin):
             return "None: no provider heard of it"
         failed = event.failed_tries.replace(":", " ").replace(",", ", ")
         return f"{event.attempts}; failed before: {failed}" if failed else str(event.attempts)
+
+    @display(description="refused by")
+    def refused_by_text(self, event: UsageEvent) -> SafeString | str:
+        """With a link to the budget; a rate limit is found by its name."""
+        if not event.refused_by:
+            return "No limit or budget"
+        return link_to(Budget, event.spent_budget_id, event.refused_by)
 
     @display(description="API key")
     def key_link(self, event: Any) -> SafeString | str:

@@ -62,6 +62,7 @@ COLUMNS: dict[str, str | None] = {
     "above_hold": "above_hold",
     "failed_tries": "failed_tries",
     "spent_budget_id": "spent_budget_id",
+    "refused_by": "refused_by",
     "units": "units",
     "tags": "tags",
 }

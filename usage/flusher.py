@@ -47,7 +47,7 @@ Also = Callable[[list[Record]], None]
 
 to_row = operator.itemgetter(*EVENT_COLUMNS)
 # Columns that few calls have, or that a journal of an older version does not.
-LATER: Record = {"above_hold": False, "units": {}, "failed_tries": "", "spent_budget_id": None}
+LATER: Record = {"above_hold": False, "units": {}, "failed_tries": "", "spent_budget_id": None, "refused_by": ""}
 # What a log line says of a call; never text, never a secret.
 LOGGED = (
     "request_id", "endpoint", "key_label", "team_id", "model", "provider", "status", "error_code", "streamed",

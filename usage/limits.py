@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.db.models import Max
 
@@ -30,12 +30,20 @@ REREAD = ((20.0, 2.0), (900.0, 30.0))
 SWAP_US = 500_000
 
 
+class Whose(NamedTuple):
+    """Whose a budget or limit is. `told`: to the caller, without a name that is not theirs to know; `named`: in the
+    books, for whoever looks after it."""
+
+    told: str
+    named: str
+
+
 class BudgetSpec:
     """One budget. `owner`: which part of the ledger it is in, such as "t7"; `limit` in nano-USD or tokens."""
 
     __slots__ = (
-        "_end_us", "_start_us", "fallback_model", "id", "in_tokens", "limit", "model", "name", "owner", "row",
-        "top_ups", "windows",
+        "_end_us", "_start_us", "fallback_model", "id", "in_tokens", "limit", "model", "owner", "row", "top_ups",
+        "whose", "windows",
     )  # fmt: skip
 
     def __init__(self, row: Budget, zone: str, top_ups: tuple[tuple[int, int], ...] = ()) -> None:
@@ -48,7 +56,7 @@ class BudgetSpec:
         self.windows = (str(row.per), row.timezone or zone, row.counts_from)
         self.fallback_model = row.fallback_model if row.on_exhaustion == Budget.OnExhaustion.FALL_BACK else ""
         self.top_ups = top_ups  # (start of the window in unix microseconds, amount)
-        self.name = describe(row)
+        self.whose = whose(row)
         self._start_us = self._end_us = 0
 
     def window_us(self, at_us: int) -> tuple[int, int]:
@@ -77,7 +85,7 @@ class LimitSpec:
     tokens: int | None
     parallel: int | None
     per_key: bool
-    whose: str
+    whose: Whose
 
 
 @dataclass(slots=True)
@@ -267,7 +275,7 @@ def _limit(row: Limit) -> LimitSpec:
         tokens=row.tokens_per_minute,
         parallel=row.max_parallel,
         per_key=row.scope == Limit.Scope.TEAM,
-        whose=describe(row),
+        whose=whose(row),
     )
 
 
@@ -282,13 +290,13 @@ def owner_of(row: Budget | Limit) -> str:
     return f"t{row.key.team_id}" if row.key is not None else scope_of(row.scope, row.owner_id)
 
 
-def describe(row: Budget | Limit) -> str:
-    """For the caller: whose it is, without a name that is not theirs to know."""
-    whose = {
-        "installation": "the whole installation",
-        "client_ip": "your address",
-        "team": "your team",
-        "user": "you",
-        "key": "this API key",
+def whose(row: Budget | Limit) -> Whose:
+    told, named = {
+        "installation": ("the whole installation", "the whole installation"),
+        "client_ip": ("your address", "each client IP"),
+        "team": ("your team", f"team {row.owner_name}"),
+        "user": ("you", f"user {row.owner_name}"),
+        "key": ("this API key", f"API key {row.owner_name}"),
     }[row.scope]
-    return f"{whose}, model {row.model}" if row.model else whose
+    model = f", model {row.model}" if row.model else ""
+    return Whose(told + model, named + model)

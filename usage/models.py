@@ -84,6 +84,12 @@ class UsageEvent(models.Model):
     spent_budget_id = models.BigIntegerField(
         null=True, help_text="The budget that had no room for it: it was refused, or went to a cheaper model."
     )
+    refused_by = models.CharField(
+        max_length=400,
+        default="",
+        db_default="",
+        help_text="The rate limit or budget that refused it, by its name of that time. Empty: none did.",
+    )
     end_user = models.CharField(max_length=128, help_text="The body's `user`, as the app sent it.")
     client_ip = models.CharField("client IP", max_length=45, help_text="Caller's address.")
     user_agent = models.CharField(max_length=200, help_text="Caller's program.")

@@ -26,7 +26,7 @@ EVENT_COLUMNS: tuple[str, ...] = (
     "upstream_model", "status", "error_code", "streamed", "prompt_tokens", "completion_tokens", "cached_tokens",
     "cache_write_tokens", "reasoning_tokens", "estimated", "cost_nano_usd", "latency_us", "first_byte_us", "attempts",
     "end_user", "client_ip", "user_agent", "organization", "trace_id", "above_hold", "failed_tries", "spent_budget_id",
-    "units", "tags",
+    "refused_by", "units", "tags",
 )  # fmt: skip
 Row = tuple[Any, ...]
 

@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from fnmatch import fnmatchcase
 from typing import Any
 
 import aiohttp
@@ -44,6 +45,8 @@ KEYS: dict[str, dict[str, Any]] = {
     "slow": {"requests_per_minute": 3},
     "wordy": {"tokens_per_minute": 1000},
     "narrow-lane": {"max_parallel": 2},
+    "limited-once": {"requests_per_minute": 1},
+    "at-most-ten": {"tokens_per_minute": 10},
     "rude": {},
 }
 
@@ -249,6 +252,29 @@ def test_event_names_the_budget_that_had_no_room(limited: GatewayProcess) -> Non
     assert (event["status"], event["attempts"], event["spent_budget_id"]) == (429, 0, budgets[0]["id"])
     served = ask(limited, "alice", "gpt-test")
     assert limited.event_of(served.headers["x-request-id"])["spent_budget_id"] is None
+
+
+@pytest.mark.parametrize(
+    ("key", "calls", "limit"),
+    [
+        ("of-poor-team", 1, "budget of team poor per day"),
+        ("of-poor-user", 1, "budget of user dave per week"),
+        ("limited-once", 2, "requests per minute of API key limited-once (*): 1"),
+        ("at-most-ten", 2, "tokens per minute of API key at-most-ten (*): 10"),
+    ],
+)
+def test_event_of_a_refused_call_says_which_limit_it_was(
+    every_limited: GatewayProcess, key: str, calls: int, limit: str
+) -> None:
+    refused = [ask(every_limited, key) for _ in range(calls)][-1]
+    event = every_limited.event_of(refused.headers["x-request-id"])
+    assert event["status"] == 429
+    assert fnmatchcase(event["refused_by"], limit)
+
+
+def test_event_of_a_served_call_names_no_limit(limited: GatewayProcess) -> None:
+    served = ask(limited, "alice", "gpt-test")
+    assert limited.event_of(served.headers["x-request-id"])["refused_by"] == ""
 
 
 @pytest.mark.parametrize("key", ["of-poor-team", "of-poor-user"])

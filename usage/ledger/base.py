@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
-from usage.limits import BudgetSpec, Holding
+from usage.limits import BudgetSpec, Holding, Whose
 
 MINUTE_NS = 60_000_000_000
 # A team's bucket that is fuller than this is contended: its keys then get fair shares.
@@ -36,7 +36,7 @@ class Refused(NamedTuple):
     another call has ended)."""
 
     what: str
-    whose: str
+    whose: Whose
     limit: int
     wait_ns: int
 

@@ -27,7 +27,7 @@ from usage.ledger.base import Claim, Ledger, LedgerAway, Refused, Spent, Ticket,
 from usage.ledger.parts import CLOSED_US, PATIENCE_S, WHOLE, Part, Parts
 from usage.ledger.upkeep import Books
 from usage.ledger.wire import CLUSTER, Argument, Wire, open_wire, script
-from usage.limits import Holder, Holding, LimitSpec
+from usage.limits import Holder, Holding, LimitSpec, Whose
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class Gate(NamedTuple):
     kind: str
     bucket: str
     rate: int
-    whose: str
+    whose: Whose
 
     def amount(self, tokens: int) -> int:
         """How much of its bucket a call of so many tokens takes."""

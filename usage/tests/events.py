@@ -20,7 +20,8 @@ def row(at: datetime = NOON, **changed: Any) -> Row:
         "completion_tokens": 20, "cached_tokens": 0, "cache_write_tokens": 0, "reasoning_tokens": 0,
         "estimated": False, "cost_nano_usd": 1000, "latency_us": 800_000, "first_byte_us": 300_000, "attempts": 1,
         "end_user": "", "client_ip": "127.0.0.1", "user_agent": "curl/8", "organization": "", "trace_id": "",
-        "above_hold": False, "failed_tries": "", "spent_budget_id": None, "units": {}, "tags": {},
+        "above_hold": False, "failed_tries": "", "spent_budget_id": None, "refused_by": "", "units": {},
+        "tags": {},
     }  # fmt: skip
     assert changed.keys() <= event.keys()
     event |= changed

@@ -17,7 +17,7 @@ from django.utils import timezone
 
 from accounts.models import Team, User
 from accounts.services import create_key
-from usage.models import UsageEvent
+from usage.models import Budget, UsageEvent
 from usage.tests.events import add
 from usage.tests.many_events import insert_many
 
@@ -203,6 +203,21 @@ def test_event_outlives_what_it_names(admin_client: Client) -> None:
 def test_page_of_an_event_says_who_failed_before(admin_client: Client) -> None:
     add(timezone.now(), provider="groq", attempts=3, failed_tries="azure:503,openai:429")
     assert "3; failed before: azure 503, openai 429" in event_page(admin_client, UsageEvent.objects.get())
+
+
+def test_list_and_page_of_an_event_say_which_limit_refused_it(admin_client: Client) -> None:
+    limit = "requests per minute of team research: 3"
+    add(timezone.now(), status=429, error_code="rate_limit_exceeded", refused_by=limit)
+    assert f"rate_limit_exceeded: {limit}" in admin_client.get(EVENTS).content.decode()
+    assert limit in event_page(admin_client, UsageEvent.objects.get())
+
+
+def test_page_of_an_event_leads_to_the_budget_that_refused_it(admin_client: Client) -> None:
+    budget = Budget.objects.create(scope="installation", limit=0, per="day")
+    named = "budget of the whole installation per day"
+    add(timezone.now(), status=429, error_code="insufficient_quota", refused_by=named, spent_budget_id=budget.pk)
+    url = reverse("admin:usage_budget_change", args=[budget.pk])
+    assert f'<a href="{url}" class="text-link">{named}</a>' in event_page(admin_client, UsageEvent.objects.get())
 
 
 def test_empty_list_says_when_calls_appear(admin_client: Client) -> None:
