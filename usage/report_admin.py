@@ -28,6 +28,8 @@ from usage.spreadsheets import CSV_TYPE, csv_lines
 
 DAY = timedelta(days=1)
 TEMPLATE = "admin/usage/dashboard.html"
+FAILED = "The provider or the gateway failed: statuses of 500 and above."
+REFUSED = "The caller was told no, by a policy, a rate limit, a budget, or for what was asked: statuses of 400 to 498."
 MOST_ROWS = 10_000  # of a CSV file
 OTHERS = "All others"
 # What a line of one leads to: the same time and filters, and these with it, grouped by the first that is left.
@@ -48,6 +50,7 @@ class Figure:
     value: str
     notes: tuple[str, ...]
     alarm: bool = False
+    help_text: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +66,8 @@ class Row:
     cost: str
     unpriced: bool
     calls: str
-    errors: str
+    failed: str
+    refused: str
     tokens: str
     latency: str
     first_byte: str
@@ -94,6 +98,8 @@ def dashboard(model_admin: ModelAdmin, request: HttpRequest) -> HttpResponse:
             "csv_url": reverse("admin:usage_dashboard_csv") + form.parameters(),
             "forecast_method": forecast.METHOD,
             "sampled": _sampled(found),
+            "failed": FAILED,
+            "refused": REFUSED,
         }
     request.current_app = model_admin.admin_site.name
     return TemplateResponse(request, TEMPLATE, context)
@@ -160,11 +166,19 @@ def figures(found: Report, shown_in: Currency) -> list[Figure]:
         ),
         Figure("Calls", "swap_horiz", f"{total.calls:,}", (f"{total.abandoned:,} left by the client",)),
         Figure(
-            "Errors",
+            "Failed calls",
             "error",
-            share(total.errors, total.calls),
-            (f"{total.failed:,} failed, {total.refused:,} refused",),
+            share(total.failed, total.calls),
+            (f"{total.failed:,}, by the provider or the gateway",),
             alarm=total.failed * 20 > total.calls,
+            help_text=FAILED,
+        ),
+        Figure(
+            "Refused calls",
+            "block",
+            share(total.refused, total.calls),
+            (f"{total.refused:,}, by policies, limits, budgets",),
+            help_text=REFUSED,
         ),
         Figure("Latency", "timer", duration(latencies.percentile_us(0.5)), (_within(latencies, "total"),)),
         Figure("First byte", "bolt", duration(latencies.first_byte_us(0.5)), (_within(latencies, "first"),)),
@@ -261,7 +275,8 @@ def _written(found: Report, name: str, line: Line, shown_in: Currency, url: str 
         cost=money(sums.cost_nano_usd, shown_in),
         unpriced=sums.unpriced_calls > 0,
         calls=f"{sums.calls:,}",
-        errors=f"{sums.errors:,}",
+        failed=f"{sums.failed:,}",
+        refused=f"{sums.refused:,}",
         tokens=f"{compact(sums.prompt_tokens)} / {compact(sums.completion_tokens)}",
         latency=_pair(latencies.percentile_us(0.5), latencies.percentile_us(0.95)),
         first_byte=_pair(latencies.first_byte_us(0.5), latencies.first_byte_us(0.95)),

@@ -37,7 +37,13 @@ GROUPS = {
     "provider": "Provider",
     "time": "Time",
 }
-MEASURES = {"spend": "Spend", "tokens": "Tokens", "calls": "Calls", "errors": "Errors"}
+MEASURES = {
+    "spend": "Spend",
+    "tokens": "Tokens",
+    "calls": "Calls",
+    "failed": "Failed calls",
+    "refused": "Refused calls",
+}
 DIMENSIONS = ("team", "user", "key", "model", "provider")
 LONGEST_DAYS = LONGEST // DAY
 

@@ -95,14 +95,34 @@ def test_time_can_be_chosen(admin_client: Client, traffic: None, query: str, per
         assert figure(admin_client, "Calls", query).value == calls
 
 
-def test_figures_say_spend_tokens_calls_errors_and_latency(admin_client: Client, traffic: None) -> None:
+def test_figures_say_spend_tokens_calls_failures_and_latency(admin_client: Client, traffic: None) -> None:
     found = {figure.title: (figure.value, *figure.notes) for figure in shown(admin_client, "?range=30d")["figures"]}
     assert found["Spend"] == ("$11.50", "1 call unpriced")
     assert found["Tokens"] == ("480", "400 in, 80 out")
     assert found["Calls"][0] == "4"
-    assert found["Errors"] == ("25 %", "1 failed, 0 refused")
+    assert found["Failed calls"][0] == "25 %"
     assert found["Latency"][0].endswith("ms")
     assert found["First byte"][0].endswith("ms")
+
+
+def test_refused_calls_are_no_failed_ones(admin_client: Client, traffic: None) -> None:
+    """A limit or a policy that does its work is no failure, neither in the figures nor in the table and the chart."""
+    add(NOW - DAY, team_id=4711, count=4, status=429, error_code="rate_limit_exceeded", cost_nano_usd=0)
+    roll_up_all()
+    found = {figure.title: (figure.value, *figure.notes) for figure in shown(admin_client, "?range=30d")["figures"]}
+    assert found["Failed calls"] == ("12 %", "1, by the provider or the gateway")
+    assert found["Refused calls"] == ("50 %", "4, by policies, limits, budgets")
+    row = rows(admin_client, "?range=30d")["(deleted team 4711)"]
+    assert (row.failed, row.refused) == ("1", "4")
+    for measure, calls in (("failed", 1), ("refused", 4)):
+        data = json.loads(shown(admin_client, f"?range=30d&measure={measure}")["chart"].data)
+        assert sum(sum(series["data"]) for series in data["datasets"]) == calls
+
+
+def test_page_says_which_calls_are_failed_and_which_refused(admin_client: Client, traffic: None) -> None:
+    page = admin_client.get(f"{PAGE}?range=30d").content.decode()
+    assert "The provider or the gateway failed" in page
+    assert "by a policy, a rate limit, a budget" in page
 
 
 def test_forecast_is_to_the_end_of_the_month(admin_client: Client, traffic: None) -> None:
@@ -123,7 +143,7 @@ def test_chart_adds_up_to_the_figure(admin_client: Client, traffic: None) -> Non
 
 
 def test_chart_shows_what_is_asked_for(admin_client: Client, traffic: None) -> None:
-    data = json.loads(shown(admin_client, "?range=30d&measure=errors")["chart"].data)
+    data = json.loads(shown(admin_client, "?range=30d&measure=failed")["chart"].data)
     assert sum(sum(series["data"]) for series in data["datasets"]) == 1
 
 

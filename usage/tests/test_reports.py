@@ -90,7 +90,7 @@ def test_times_come_newest_first_and_quiet_ones_are_left_out(traffic: None) -> N
 
 
 @pytest.mark.parametrize(
-    ("measure", "first"), [("spend", "(deleted team 4711)"), ("calls", "(no team)"), ("errors", "(no team)")]
+    ("measure", "first"), [("spend", "(deleted team 4711)"), ("calls", "(no team)"), ("failed", "(no team)"), ("refused", "(no team)")]
 )
 def test_lines_are_ranked_by_what_is_shown(traffic: None, measure: str, first: str) -> None:
     assert shown(measure=measure).lines[0].name == first
@@ -210,7 +210,7 @@ def test_subtotals_say_the_same_as_rollups(
         )  # fmt: skip
     roll_up_all()
     for days in (2, 10):
-        for measure in ("spend", "calls", "errors"):
+        for measure in ("spend", "calls", "failed", "refused"):
             fast = shown(group, days, measure, 2, **filters)
             with monkeypatch.context() as patched:
                 patched.setattr(Selection, "member", None)
