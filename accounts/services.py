@@ -1,13 +1,15 @@
 """Every change of people, teams and keys.
 
-All but `touch_keys` go through `save()`, whose signal (accounts.apps) bumps the identity version in the same
-transaction: each worker knows within a second. Whoever adds an `.update()` or a bulk write here must bump by hand.
+All but `touch_keys` and `rename_allowed` go through `save()`, whose signal (accounts.apps) bumps the identity version
+in the same transaction: each worker knows within a second. Whoever adds an `.update()` or a bulk write here must bump
+by hand.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
@@ -18,6 +20,7 @@ from accounts import keys
 from accounts.keys import Peppers
 from accounts.models import ApiKey, Membership, Team, User
 from accounts.networks import BadNetwork, clean_networks
+from accounts.versions import IDENTITY, bump
 
 
 def peppers() -> Peppers:
@@ -156,6 +159,22 @@ def touch_keys(used: Mapping[int, datetime]) -> None:
             f"UPDATE {table} SET {name} = %s WHERE id = %s AND ({name} IS NULL OR {name} < %s)",  # noqa: S608
             rows,
         )
+
+
+@transaction.atomic
+def rename_allowed(model: str, renamed: str) -> int:
+    """In every list of allowed models: a model is called `renamed` from now on. Gives how many lists named it."""
+    count = 0
+    for owners in (Team.objects, User.objects, ApiKey.objects):
+        rows: Any = owners.filter(models_allowed__isnull=False).values_list("pk", "models_allowed")
+        named = [pk for pk, names in rows.iterator() if model in (names or ())]
+        for owner in owners.select_for_update().filter(pk__in=named):
+            names = [renamed if name == model else name for name in owner.models_allowed or ()]
+            owners.filter(pk=owner.pk).update(models_allowed=list(dict.fromkeys(names)))
+        count += len(named)
+    if count:
+        bump(IDENTITY)
+    return count
 
 
 def check_owner(team: Team, user: User | None) -> None:

@@ -9,6 +9,7 @@ from policies.checks.base import CHECKS
 from policies.documents import RuleSpec
 from policies.fields import ProviderField, WordlistsField
 from policies.models import Policy, Wordlist
+from policies.names import Names
 
 
 def wordlist_names() -> set[str]:
@@ -35,20 +36,31 @@ def provider_settings(rule: RuleSpec) -> dict[str, str]:
 
 def policies_using(wordlist: str) -> list[str]:
     """Names of the policies whose published rules use the word list, also where policy or rule is switched off."""
-    return _policies_with(lambda rule: any(wordlist in names for names in wordlist_settings(rule).values()))
+    found = _policies_with(lambda rule: any(wordlist in names for names in wordlist_settings(rule).values()))
+    return [policy.name for policy in found]
 
 
 def policies_asking(provider: str) -> list[str]:
     """The same of a provider that rules ask."""
-    return _policies_with(lambda rule: provider in provider_settings(rule).values())
+    return [policy.name for policy in _policies_with(lambda rule: provider in provider_settings(rule).values())]
 
 
-def _policies_with(is_one: Callable[[RuleSpec], bool]) -> list[str]:
+def policies_naming(model: str, renamed: str, check: str) -> list[Policy]:
+    """The same of a model that rules of this check list, but not by `renamed`, its name to be."""
+
+    def is_one(rule: RuleSpec) -> bool:
+        names = Names(rule.settings.get("models") or () if rule.check == check else ())
+        return names.match(model) is not None and names.match(renamed) is None
+
+    return _policies_with(is_one)
+
+
+def _policies_with(is_one: Callable[[RuleSpec], bool]) -> list[Policy]:
     found = []
     for policy in Policy.objects.filter(current__isnull=False).select_related("current").order_by("name"):
         rules = documents.read(policy.current.document).rules if policy.current else ()
         if any(map(is_one, rules)):
-            found.append(policy.name)
+            found.append(policy)
     return found
 
 

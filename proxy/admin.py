@@ -22,7 +22,7 @@ from proxy.forms import ModelForm, PricedModelForm, ProviderForm, effective_url,
 from proxy.models import Model, Provider, Route
 from proxy.providers import presets
 from usage.display import price
-from usage.prices import carry_prices, set_price
+from usage.prices import set_price
 from usage.pricing import Price
 
 PROBES_AT_ONCE = 8
@@ -263,7 +263,7 @@ class CatalogueAdmin(LiveSoon, ModelAdmin):
     def save_model(self, request: HttpRequest, obj: Model, form: Any, change: bool) -> None:
         super().save_model(request, obj, form, change)
         if change and "name" in form.changed_data:
-            carry_prices(form.initial["name"], obj.name)
+            self._rename(request, form.initial["name"], obj.name)
         if isinstance(form, PricedModelForm) and form.has_new_price():
             price = form.cleaned_data
             set_price(
@@ -273,6 +273,22 @@ class CatalogueAdmin(LiveSoon, ModelAdmin):
                 cached_usd_per_mtok=price["cached_usd"],
                 cache_write_usd_per_mtok=price["cache_write_usd"],
             )
+
+    def _rename(self, request: HttpRequest, name: str, renamed: str) -> None:
+        carried = services.rename_model(name, renamed)
+        if carried:
+            counts = ", ".join(f"{kind}: {count}" for kind, count in carried.items())
+            self.message_user(request, f"What named {name} now names {renamed} ({counts}).")
+        if "budgets" in carried:
+            self.message_user(
+                request,
+                f"Budgets on {renamed} do not count what was spent under the name {name}.",
+                messages.WARNING,
+            )
+        if allowing := services.policies_allowing(name, renamed):
+            links = format_html_join(", ", '<a href="{}">{}</a>', ((change_url(one), one.name) for one in allowing))
+            text = "Rules in force allow {} by name, and refuse {} until you change and publish them: {}."
+            self.message_user(request, format_html(text, name, renamed, links), messages.WARNING)
 
     def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
         super().save_related(request, form, formsets, change)

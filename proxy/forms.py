@@ -319,6 +319,8 @@ class ModelForm(forms.ModelForm):
         cleaned: dict[str, Any] = super().clean() or self.cleaned_data
         if "name" in cleaned and "aliases" in cleaned:
             try:
+                if self.instance.pk and "name" in self.changed_data:
+                    services.check_rename(self.initial["name"], cleaned["name"])
                 services.check_model_names(cleaned["name"], cleaned["aliases"], self.instance)
             except ValidationError as error:
                 self.add_error(None, error)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from django.core.exceptions import ValidationError
+from django.db import transaction
 
+from accounts.services import rename_allowed
 from policies import selectors as policies
+from policies.models import Policy
 from proxy.models import Model, Provider
 from proxy.selectors import owners_of_names
+from usage import renames
 
 
 def save_provider(
@@ -32,6 +36,37 @@ def check_model_names(name: str, aliases: list[str], model: Model) -> None:
         errors["aliases"] = " ".join(f"{alias} is already a name of the model {taken[alias]}." for alias in others)
     if errors:
         raise ValidationError(errors)
+
+
+def check_rename(model: str, renamed: str) -> None:
+    """Raises ValidationError where something that names the model cannot go along, and would then hold no more."""
+    wrong = []
+    if limits := renames.in_the_way(model, renamed):
+        wrong.append(f"There are rate limits under this name already, and others under {model}. Delete one of each: "
+                     f"{'; '.join(limits)}.")  # fmt: skip
+    if disabling := policies.policies_naming(model, renamed, "disabled_models"):
+        names = ", ".join(policy.name for policy in disabling)
+        wrong.append(
+            f"Rules disable {model} by name, and would let {renamed} by. Add {renamed} to the disabled models of "
+            f"{names}, publish, and then rename it."
+        )
+    if wrong:
+        raise ValidationError({"name": wrong})
+
+
+@transaction.atomic
+def rename_model(model: str, renamed: str) -> dict[str, int]:
+    """Let everything that names it name it so: prices, budgets, limits, alert rules, lists of allowed models. Gives how
+    many of each kind. Published policies stay as they are: see `policies_allowing`."""
+    carried = renames.carry(model, renamed)
+    if lists := rename_allowed(model, renamed):
+        carried["lists of allowed models"] = lists
+    return carried
+
+
+def policies_allowing(model: str, renamed: str) -> list[Policy]:
+    """Whose rules in force allow the model by the name it had, and refuse it under the new one."""
+    return policies.policies_naming(model, renamed, "allowed_models")
 
 
 def policies_asking(provider: str) -> str:

@@ -183,6 +183,21 @@ def test_bad_field_is_named(alice, research, field, value):
 
 
 # --- rotating, revoking -----------------------------------------------------------------------------------------------
+def test_renamed_model_is_renamed_in_every_list_of_allowed_models(alice, research):
+    """In its place and once, also where the new name is listed already; live as soon as anything else."""
+    key = services.create_key("laptop", research, alice, models=["gpt", "other"])[0]
+    Team.objects.filter(pk=research.pk).update(models_allowed=["gpt", "renamed"])
+    User.objects.filter(pk=alice.pk).update(models_allowed=[])
+    before = versions.current()[versions.IDENTITY]
+    assert services.rename_allowed("gpt", "renamed") == 2
+    for row in (key, research, alice):
+        row.refresh_from_db()
+    assert key.models_allowed == ["renamed", "other"]
+    assert research.models_allowed == ["renamed"]
+    assert alice.models_allowed == []
+    assert versions.current()[versions.IDENTITY] > before
+
+
 def test_rotation_keeps_the_public_id_and_changes_the_secret(alice, research):
     key, old = create_key("laptop", research, alice)
     before = identity()

@@ -18,7 +18,8 @@ from policies.models import Policy
 from policies.services import publish, replace_rules
 from proxy import probe
 from proxy.models import Model, Provider, Route
-from usage.models import ModelPrice
+from usage.alert_models import AlertRule
+from usage.models import Budget, Limit, ModelPrice
 from usage.price_list import price_of
 from usage.prices import set_price
 from usage.pricing import Price
@@ -250,6 +251,68 @@ def test_renamed_model_takes_all_of_its_prices_along(client: Client, research: T
     for team, price in ((None, {"image": 40_000_000, "audio_input": 40 * 10**9}), (research, {"request": 10_000_000})):
         carried = price_of(ModelPrice.objects.get(model="renamed", team=team))
         assert carried == Price(10**9, 2 * 10**9, **price)
+
+
+def rename(client: Client, model: Model) -> Any:
+    return client.post(change_url(model), {"name": "renamed", "time_budget_s": 60, "enabled": "on", **NO_ROUTES})
+
+
+def policy_with(check: str, *models: str) -> Policy:
+    policy = Policy.objects.create(name="careful")
+    replace_rules(policy, [RuleSpec(check=check, settings={"models": list(models)})])
+    publish(policy)
+    return policy
+
+
+def test_renamed_model_takes_budgets_limits_and_lists_along(admin_client: Client, research: Team) -> None:
+    model = Model.objects.create(name="gpt-test")
+    Budget.objects.create(scope="installation", limit=1, model="gpt-test")
+    Limit.objects.create(scope="installation", requests_per_minute=1, model="gpt-test")
+    AlertRule.objects.create(name="slow", kind="latency", model="gpt-test")
+    Team.objects.filter(pk=research.pk).update(models_allowed=["gpt-test", "other"])
+    said = messages_of(rename(admin_client, model))
+    assert {row.model for row in (Budget.objects.get(), Limit.objects.get(), AlertRule.objects.get(name="slow"))} == {
+        "renamed"
+    }
+    research.refresh_from_db()
+    assert research.models_allowed == ["renamed", "other"]
+    assert "budgets: 1, rate limits: 1, alert rules: 1, lists of allowed models: 1" in said[0]
+    assert "do not count what was spent under the name gpt-test" in said[1]
+
+
+def test_rename_that_a_rate_limit_is_in_the_way_of_is_refused(admin_client: Client) -> None:
+    model = Model.objects.create(name="gpt-test")
+    for name in ("gpt-test", "renamed"):
+        Limit.objects.create(scope="installation", requests_per_minute=1, model=name)
+    page = rename(admin_client, model)
+    assert "rate limits under this name already" in page.context["adminform"].form.errors["name"][0]
+    assert Model.objects.get().name == "gpt-test"
+
+
+def test_model_that_a_rule_disables_by_name_keeps_its_name(admin_client: Client) -> None:
+    """Else a new name would be a way around the rule."""
+    model = Model.objects.create(name="gpt-test")
+    policy_with("disabled_models", "gpt-test")
+    page = rename(admin_client, model)
+    assert "Add renamed to the disabled models of careful" in page.context["adminform"].form.errors["name"][0]
+
+
+@pytest.mark.parametrize("names", [("gpt-test", "renamed"), ("*e*",), ("other",)], ids=str)
+def test_model_whose_both_names_a_rule_judges_alike_can_be_renamed(
+    admin_client: Client, names: tuple[str, ...]
+) -> None:
+    model = Model.objects.create(name="gpt-test")
+    policy_with("disabled_models", *names)
+    assert rename(admin_client, model).status_code == 302
+
+
+def test_renaming_says_which_rules_allow_the_old_name_alone(admin_client: Client) -> None:
+    model = Model.objects.create(name="gpt-test")
+    policy = policy_with("allowed_models", "gpt-test")
+    url = reverse("admin:policies_policy_change", args=[policy.pk])
+    assert f'refuse renamed until you change and publish them: <a href="{url}">careful</a>' in "".join(
+        messages_of(rename(admin_client, model))
+    )
 
 
 def test_price_that_changes_with_the_name_is_written_over_the_one_before(admin_client: Client) -> None:
