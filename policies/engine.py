@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 from policies.arguments import ArgumentsWindow
 from policies.checks.base import Check, Moderate, Scanner, has, reads_texts
+from policies.clean_texts import CleanTexts, digest_of
 from policies.documents import PolicySpec
 from policies.errors import Blocked, CheckFailed
 from policies.guard import StreamGuard, drop_copies
@@ -77,6 +78,10 @@ class Chain:
         scanners = [rule for rule in self.rules if reads_texts(type(rule.check))]
         self._request_scanners = [rule for rule in scanners if Stage.REQUEST in rule.stages]
         self._reply_scanners = [rule for rule in scanners if Stage.REPLY in rule.stages]
+        # Where every verdict on a text of a request rests on that text alone.
+        self.clean: CleanTexts | None = None
+        if not any(has(type(rule.check), "for_call") or rule.check.remembers for rule in self._request_scanners):
+            self.clean = CleanTexts()
 
     def _that(self, moment: str, stage: Stage | None) -> list[CompiledRule]:
         return [
@@ -189,7 +194,7 @@ class Review:
         if not readers and not asks:
             return changes, blocking, said
         for text in request_texts(body):
-            changed, found = await self._scan_text(text, readers, Stage.REQUEST) if readers else (text.value, ())
+            changed, found = await self._scan_asked(text, readers) if readers else (text.value, ())
             blocking += found
             if not text.fixed:
                 if changed is not text.value and changed != text.value:
@@ -198,6 +203,20 @@ class Review:
                     said.append(changed)
             await self._give_turn()
         return changes, blocking, said
+
+    async def _scan_asked(self, text: Text, readers: list[Reader]) -> tuple[str, Sequence[Match]]:
+        """A text of the request, read unless the same rules have read the same text and found nothing."""
+        clean, record = self.chain.clean, self.record
+        if clean is None or text.arguments or record.on_span is not None:
+            return await self._scan_text(text, readers, Stage.REQUEST)
+        digest = digest_of(text.value)
+        if clean.has(digest):
+            return text.value, ()
+        noted = record.noted
+        changed, found = await self._scan_text(text, readers, Stage.REQUEST)
+        if record.noted == noted and record.is_complete:
+            clean.add(digest)
+        return changed, found
 
     async def _scan_text(self, text: Text, readers: list[Reader], stage: Stage) -> tuple[str, Sequence[Match]]:
         """(the text as the rules leave it, matches that block)."""

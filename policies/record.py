@@ -24,18 +24,21 @@ FAILED = (
 class Record:
     """The findings of one call, and the failure of a check: it blocks the call unless its rule fails open.
 
-    `spent_ns`: by rule, what its check has used of its time so far.
+    `spent_ns`: by rule, what its check has used of its time so far. `noted`: how many times anything was found or
+    failed.
     """
 
-    __slots__ = ("_counts", "_given_up", "on_span", "spent_ns")
+    __slots__ = ("_counts", "_given_up", "noted", "on_span", "spent_ns")
 
     def __init__(self, on_span: Callable[[CompiledRule, Stage, Span], None] | None = None) -> None:
         self._counts: dict[tuple[CompiledRule, Stage, str, bool], int] = {}
         self._given_up: set[CompiledRule] = set()
+        self.noted = 0
         self.spent_ns: dict[CompiledRule, int] = {}
         self.on_span = on_span
 
     def note(self, rule: CompiledRule, stage: Stage, label: str, *, failed: bool = False) -> None:
+        self.noted += 1
         counted = (rule, stage, label, failed)
         self._counts[counted] = self._counts.get(counted, 0) + 1
 
@@ -77,6 +80,11 @@ class Record:
 
     def has_given_up(self, rule: CompiledRule) -> bool:
         return rule in self._given_up
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every rule that was asked has answered."""
+        return not self._given_up
 
     def findings(self) -> list[Finding]:
         return [
