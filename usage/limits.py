@@ -39,11 +39,12 @@ class Whose(NamedTuple):
 
 
 class BudgetSpec:
-    """One budget. `owner`: which part of the ledger it is in, such as "t7"; `limit` in nano-USD or tokens."""
+    """One budget. `owner`: which part of the ledger it is in, such as "t7"; `limit` in nano-USD or tokens. `told`: how
+    a ledger in Redis told it last, and what that rests on."""
 
     __slots__ = (
-        "_end_us", "_start_us", "fallback_model", "id", "in_tokens", "limit", "model", "owner", "row", "top_ups",
-        "whose", "windows",
+        "_end_us", "_start_us", "fallback_model", "id", "in_tokens", "limit", "model", "owner", "row", "told",
+        "top_ups", "whose", "windows",
     )  # fmt: skip
 
     def __init__(self, row: Budget, zone: str, top_ups: tuple[tuple[int, int], ...] = ()) -> None:
@@ -57,6 +58,7 @@ class BudgetSpec:
         self.fallback_model = row.fallback_model if row.on_exhaustion == Budget.OnExhaustion.FALL_BACK else ""
         self.top_ups = top_ups  # (start of the window in unix microseconds, amount)
         self.whose = whose(row)
+        self.told: Any = None
         self._start_us = self._end_us = 0
 
     def window_us(self, at_us: int) -> tuple[int, int]:

@@ -33,14 +33,15 @@ IN_THE_BOOKS_US = 2_000_000
 
 class Account:
     """One budget in one window. `own`: spent by calls since the boundary; `early`: by calls before it that the books
-    may not show yet, as (when settled, amount)."""
+    may not show yet, as (when settled, amount), and `early_sum` by all of them."""
 
-    __slots__ = ("early", "end_us", "held", "own")
+    __slots__ = ("early", "early_sum", "end_us", "held", "own")
 
     def __init__(self, end_us: int) -> None:
         self.own = 0
         self.held = 0
         self.early: deque[tuple[int, int]] = deque()
+        self.early_sum = 0
         self.end_us = end_us
 
 
@@ -239,6 +240,7 @@ class MemoryLedger(Ledger):
             amount = tokens if claim.budget.in_tokens else nano_usd
             if ticket.at_us < claim.from_us:
                 account.early.append((self._now_us(), amount))
+                account.early_sum += amount
             else:
                 account.own += amount
 
@@ -260,8 +262,8 @@ class MemoryLedger(Ledger):
         if not account.early:
             return base.spent
         while account.early and account.early[0][0] + IN_THE_BOOKS_US < base.read_us:
-            account.early.popleft()
-        return base.spent + sum(amount for _, amount in account.early)
+            account.early_sum -= account.early.popleft()[1]
+        return base.spent + account.early_sum
 
     def _account(self, claim: Claim) -> Account:
         # A budget that was switched off and on again, or whose windows have changed, is counted anew.

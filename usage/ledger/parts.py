@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from usage.ledger.base import LedgerAway
-from usage.ledger.wire import CLUSTER, Wire, script
+from usage.ledger.wire import CLUSTER, Ready, Wire, script
 
 CLOSED_US = 1_500_000
 LEAST_PAUSE_S = 0.05
@@ -22,9 +22,10 @@ WHOLE = "0"
 
 
 class Part:
-    """One part as this process knows it. `epoch`: "" until it is open; `began_us`: unix microseconds."""
+    """One part as this process knows it. `epoch`: "" until it is open; `began_us`: unix microseconds. `signed`: what
+    every script is told first."""
 
-    __slots__ = ("began_us", "epoch", "key", "name", "opening")
+    __slots__ = ("began_us", "epoch", "key", "name", "opening", "signed")
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -32,6 +33,7 @@ class Part:
         self.epoch = ""
         self.began_us = 0
         self.opening: Task[None] | None = None
+        self.signed: Ready | None = None
 
     def check(self, said: Any) -> None:
         """Raises LedgerAway when a script found that another epoch has begun."""

@@ -26,7 +26,7 @@ from usage.ledger import upkeep
 from usage.ledger.base import Claim, Ledger, LedgerAway, Refused, Spent, Ticket, Waits, tightest
 from usage.ledger.parts import CLOSED_US, PATIENCE_S, WHOLE, Part, Parts
 from usage.ledger.upkeep import Books
-from usage.ledger.wire import CLUSTER, Argument, Wire, open_wire, script
+from usage.ledger.wire import CLUSTER, Argument, Ready, Wire, open_wire, script
 from usage.limits import Holder, Holding, LimitSpec, Whose
 
 logger = logging.getLogger(__name__)
@@ -48,6 +48,21 @@ class Gate(NamedTuple):
     def amount(self, tokens: int) -> int:
         """How much of its bucket a call of so many tokens takes."""
         return min(tokens, self.rate) if self.kind == "t" else 1
+
+
+class Gates:
+    """What one part judges of a call. `told`: as admit.lua wants to have them."""
+
+    __slots__ = ("all", "charging", "counting", "told")
+
+    def __init__(self, gates: list[Gate]) -> None:
+        self.all = gates
+        self.charging = [gate for gate in gates if gate.kind in "rt"]
+        self.counting = [gate for gate in gates if gate.kind == "t"]
+        self.told = Ready(len(gates), *(fact for gate in gates for fact in gate[:3]))
+
+
+NO_GATES = Gates([])
 
 
 class Charge(NamedTuple):
@@ -154,15 +169,13 @@ class RedisLedger(Ledger):
         if claims:
             call.take(claims)
         asked = []
-        for name, gates in (self._gates_of(holding, client_ip) or {WHOLE: []}).items():
+        for name, gates in (self._gates_of(holding, client_ip) or {WHOLE: NO_GATES}).items():
             part = call.parts[name] = self.parts.known_open(name) or await self.parts.of(name)
-            arguments: list[Argument] = [ticket.call_id, ticket.key_id, ticket.at_us, len(gates)]
-            for gate in gates:
-                arguments += (gate.kind, gate.bucket, gate.rate, gate.amount(tokens))
-            asked.append((part, gates, self._ask(part, "admit", *arguments, *_told(part, claims))))
+            about = (ticket.call_id, ticket.key_id, ticket.at_us, tokens, gates.told)
+            asked.append((part, gates, self._ask(part, "admit", *about, *_told(part, claims))))
         refused: Refused | None = None
         away: LedgerAway | None = None
-        taken: list[tuple[Part, Gate]] = []
+        taken: list[tuple[Part, Gates]] = []
         for part, gates, answer in asked:
             try:
                 said = await answer
@@ -170,15 +183,17 @@ class RedisLedger(Ledger):
             except LedgerAway as error:
                 away = error
                 continue
-            found = _read(ticket, gates, said)
+            found = _read(ticket, gates.all, said)
             if found is None:
-                taken += [(part, gate) for gate in gates if gate.kind in "rt"]
-                self._note_held(call, part, claims, said[2 + len(gates) :])
+                taken.append((part, gates))
+                self._note_held(call, part, claims, said[2 + len(gates.all) :])
             elif refused is None or found.wait_ns > refused.wait_ns:
                 refused = found
         is_in = refused is None and away is None
         call.charged = [
-            Charge(part, gate, gate.amount(tokens), not is_in) for part, gate in taken if gate.kind == "t" or not is_in
+            Charge(part, gate, gate.amount(tokens), not is_in)
+            for part, gates in taken
+            for gate in (gates.counting if is_in else gates.charging)
         ]
         if claims and not call.is_held and away is None:
             call.take(())
@@ -193,21 +208,20 @@ class RedisLedger(Ledger):
             call.ticket.claims = claims
             self._books.note(part, _found(claims, said))
 
-    def _gates_of(self, holding: Holding, client_ip: str) -> dict[str, list[Gate]]:
+    def _gates_of(self, holding: Holding, client_ip: str) -> dict[str, Gates]:
         """By the part that judges them; worked out once for all calls of a key to a model."""
         if holding.gates is None or holding.gates[0] != (self, self.wire().run_id):
             own: dict[str, list[Gate]] = defaultdict(list)
             for limit in holding.limits:
                 if limit.owner:
                     own[self.parts.name_of(limit.owner)] += _gates(limit, limit.name)
-            holding.gates = (self, self.wire().run_id), own
-        gates: dict[str, list[Gate]] = holding.gates[1]
+            holding.gates = (self, self.wire().run_id), {name: Gates(some) for name, some in own.items()}
+        gates: dict[str, Gates] = holding.gates[1]
         if holding.by_address:
-            gates = {name: [*some] for name, some in gates.items()}
-            for limit in holding.limits:
-                if not limit.owner:
-                    name = self.parts.name_of(f"ip:{client_ip}")
-                    gates.setdefault(name, []).extend(_gates(limit, f"{limit.name}/{client_ip}"))
+            name = self.parts.name_of(f"ip:{client_ip}")
+            of_address = [limit for limit in holding.limits if not limit.owner]
+            here = [gate for limit in of_address for gate in _gates(limit, f"{limit.name}/{client_ip}")]
+            gates = {**gates, name: Gates([*gates.get(name, NO_GATES).all, *here])}
         return gates
 
     def blocked(self, key_id: int, blocks: int, throttle_s: int) -> None:
@@ -318,7 +332,13 @@ class RedisLedger(Ledger):
             answer.add_done_callback(partial(note, part))
 
     def _ask(self, part: Part, name: str, *arguments: Argument) -> Future[Any]:
-        return self.wire().ask(script(name), part.key, [part.epoch, self.process, *arguments])
+        return self.wire().ask(script(name), part.key, [self._signed(part), *arguments])
+
+    def _signed(self, part: Part) -> Ready:
+        """What every script is told first: the epoch that we know, and who asks."""
+        if part.signed is None or part.signed.arguments != (part.epoch, self.process):
+            part.signed = Ready(part.epoch, self.process)
+        return part.signed
 
     def _ask_to_hold(self, part: Part, ticket: Ticket, claims: list[Claim], epoch: str = "") -> Future[Any]:
         """`epoch`: one that is still closed, to hold whatever was spent."""
@@ -395,15 +415,14 @@ def _told(part: Part, claims: Iterable[Claim]) -> list[Argument]:
     """The claims as hold.lua wants to have them."""
     arguments: list[Argument] = []
     for claim in claims:
-        is_whole = part.began_us < claim.start_us and 0 < claim.from_us <= claim.start_us
-        arguments += (
-            account_of(claim),
-            claim.end_us // 1_000_000 + DAY_S,
-            "" if claim.limit is None else claim.limit,
-            claim.amount,
-            int(claim.budget.in_tokens),
-            int(is_whole),
-        )
+        budget, rests_on = claim.budget, (part.began_us, *claim[1:5])
+        if budget.told is None or budget.told[0] != rests_on:
+            is_whole = part.began_us < claim.start_us and 0 < claim.from_us <= claim.start_us
+            limit = "" if claim.limit is None else claim.limit
+            forget_s = claim.end_us // 1_000_000 + DAY_S
+            told = Ready(account_of(claim), forget_s, limit, int(budget.in_tokens), int(is_whole))
+            budget.told = rests_on, told
+        arguments += (budget.told[1], claim.amount)
     return arguments
 
 

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from asyncio import Future, Task
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from hashlib import sha1
 from pathlib import Path
@@ -34,7 +34,19 @@ CLUSTER_CONNECTIONS = 64
 CLUSTER = "cluster"
 READ_BYTES = 64 * 1024
 NOTHING_YET = object()
-Argument = str | int | bytes
+
+
+class Ready:
+    """Arguments that are asked with one call after the other, as they go over the wire."""
+
+    __slots__ = ("arguments", "packed")
+
+    def __init__(self, *arguments: str | int) -> None:
+        self.arguments = arguments
+        self.packed = b"".join(map(_bulk, arguments))
+
+
+Argument = str | int | Ready
 
 
 class Script:
@@ -260,12 +272,13 @@ class ClusterWire:
         await self._client.aclose()
 
     async def _ask(self, script: Script, key: str, arguments: list[Argument]) -> Any:
+        plain = list(_plain(arguments))
         try:
             async with self._turns:
                 try:
-                    return await self._client.evalsha(script.sha, 1, key, *arguments)
+                    return await self._client.evalsha(script.sha, 1, key, *plain)
                 except NoScriptError:
-                    return await self._client.eval(script.text, 1, key, *arguments)
+                    return await self._client.eval(script.text, 1, key, *plain)
         except ResponseError as error:
             logger.error("the ledger's script %s failed: %s", script.name, error)
             raise LedgerAway("its script failed") from None
@@ -287,8 +300,30 @@ async def open_wire(url: str, on_new_server: Callable[[], None]) -> Wire:
 
 
 def _packed(*command: Argument) -> bytes:
-    packed: bytes = hiredis.pack_command(command)  # type: ignore[arg-type] # it is typed for commands of one word
-    return packed
+    """As Redis reads a command (RESP, "Sending commands to a Redis server")."""
+    count = 0
+    pieces = []
+    for argument in command:
+        if type(argument) is Ready:
+            count += len(argument.arguments)
+            pieces.append(argument.packed)
+        else:
+            count += 1
+            pieces.append(_bulk(argument))  # type: ignore[arg-type]
+    return b"*%d\r\n%b" % (count, b"".join(pieces))
+
+
+def _bulk(argument: str | int) -> bytes:
+    data = str(argument).encode()
+    return b"$%d\r\n%b\r\n" % (len(data), data)
+
+
+def _plain(arguments: Iterable[Argument]) -> Iterator[str | int]:
+    for argument in arguments:
+        if isinstance(argument, Ready):
+            yield from argument.arguments
+        else:
+            yield argument
 
 
 async def _ask(connection: Any, *command: str) -> Any:

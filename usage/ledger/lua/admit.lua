@@ -1,16 +1,17 @@
 -- Rates and parallel calls: all of them, or nothing; and when nothing refuses, what the call can cost at most is held
--- with it. ARGV[3]: the call; ARGV[4]: its key; ARGV[5]: when it came in, unix microseconds; ARGV[6]: how many gates; for
--- each kind (r, t, p or f), bucket, limit, amount (an f stands before the r of a team's bucket, whose keys get fair
--- shares); then claims as hold.lua has them.
+-- with it. ARGV[3]: the call; ARGV[4]: its key; ARGV[5]: when it came in, unix microseconds; ARGV[6]: about how many
+-- tokens it takes; ARGV[7]: how many gates; for each kind (r, t, p or f), bucket, limit (an f stands before the r of a
+-- team's bucket, whose keys get fair shares); then claims as hold.lua has them.
 -- Gives {closed}, or {refused gate (0: none), microseconds to wait, for each gate the end of its bucket from now, then
 -- what hold.lua gives, if there are claims}. Without {ok} there, nothing is held and the call is admitted all the same.
 if not is_open then return {'closed'} end
-local last = 6 + 4 * ARGV[6]
+local last = 7 + 3 * ARGV[7]
 local gates = {}
 local refused, longest = 0, 0
 local levels = {}
-for i = 7, last, 4 do
-  local gate = {kind = ARGV[i], bucket = at .. ARGV[i + 1], limit = tonumber(ARGV[i + 2]), amount = tonumber(ARGV[i + 3])}
+for i = 8, last, 3 do
+  local gate = {kind = ARGV[i], bucket = at .. ARGV[i + 1], limit = tonumber(ARGV[i + 2])}
+  gate.amount = gate.kind == 't' and math.min(tonumber(ARGV[6]), gate.limit) or 1
   local index = #gates + 1
   gates[index] = gate
   local wait = nil

@@ -17,12 +17,12 @@ local function hold(id, call, came, first, anyhow)
   for i = first, #ARGV, 6 do
     local index = (i - first) / 6 + 1
     local claim =
-      {account = at .. 'a:' .. ARGV[i], limit = tonumber(ARGV[i + 2]), amount = ARGV[i + 3], tokens = ARGV[i + 4]}
+      {account = at .. 'a:' .. ARGV[i], limit = tonumber(ARGV[i + 2]), tokens = ARGV[i + 3], amount = ARGV[i + 5]}
     local known = redis.call('HMGET', claim.account, 'from', 'read', 'own', 'held', 'early', 'early_at', 'base')
     local from, read = tonumber(known[1]), tonumber(known[2])
     if not from then
       -- Else only from when every process has heard of the budget.
-      from = ARGV[i + 5] == '1' and 0 or now + 1500000
+      from = ARGV[i + 4] == '1' and 0 or now + 1500000
       read = 0
       redis.call('HSET', claim.account, 'from', whole(from), 'read', 0, 'own', 0, 'held', 0, 'early', 0, 'early_at', 0,
         'base', 0)
