@@ -114,6 +114,12 @@ class WindowFilter(DropdownFilter):
             return str(chosen)
         return "all" if self.request.GET.get(SEARCH_VAR) else self.usual
 
+    @property
+    def unread(self) -> str:
+        """What was asked for and is no window; "" where all is well."""
+        chosen = str(super().value() or "")
+        return "" if chosen in self.windows else chosen
+
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         _, window = self.windows[self.value()]
         return queryset if window is None else queryset.filter(pk__gte=first_id(timezone.now() - window))
@@ -137,7 +143,8 @@ class NameFilter(DropdownFilter):
 
 
 class RecordList(KeysetChangeList):
-    """`windows`: (name, URL, whether it is the one shown), for the links above the list (admin/windows.html)."""
+    """`windows`: (name, URL, whether it is the one shown), for the links above the list (admin/windows.html).
+    `unread`: the window that was asked for and is none, and what is shown in its place; None where all is well."""
 
     def get_results(self, request: HttpRequest) -> None:
         super().get_results(request)
@@ -146,6 +153,7 @@ class RecordList(KeysetChangeList):
             (words, self.get_query_string({WindowFilter.parameter_name: name}), name == shown.value())
             for name, (words, _) in shown.windows.items()
         ]
+        self.unread = (shown.unread, shown.windows[shown.value()][0]) if shown.unread else None
 
 
 def distinct_values(model: type[Model], column: str, limit: int = 200) -> list[str]:

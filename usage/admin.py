@@ -165,12 +165,14 @@ class UsageEventAdmin(ModelAdmin):
         if kind not in FORMATS:
             raise Http404
         try:
-            events = self.get_changelist_instance(request).queryset
+            found: Any = self.get_changelist_instance(request)
         except IncorrectLookupParameters:
             return HttpResponseRedirect(reverse("admin:usage_usageevent_changelist") + "?e=1")
+        if found.unread:  # the list says so; a file of another time than was meant would not
+            return HttpResponseRedirect(reverse("admin:usage_usageevent_changelist") + found.get_query_string())
         made = FORMATS[kind]
         name = f"usage-events-{timezone.now():%Y-%m-%dT%H%M%SZ}.{kind}"
-        return streamed(request, name, made.content_type, made.write(pages(events)))
+        return streamed(request, name, made.content_type, made.write(pages(found.queryset)))
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> UsageEvent | None:
         """With `links` to its key, team and owner, made once: the page asks for each of them several times."""

@@ -67,6 +67,21 @@ def test_anything_else_is_no_window(text: str) -> None:
     assert bounds_of(text) is None
 
 
+@pytest.mark.parametrize("window", ["yesterday", "2026-11-04T00:00..2026-11-02T00:00"])
+def test_window_that_cannot_be_read_is_said_with_what_is_shown_instead(
+    admin_client: Client, november: None, window: str
+) -> None:
+    page = admin_client.get(f"{LIST}?window={window}").content.decode()
+    assert f"The time “{window}” could not be read. Shown instead: last 24 hours." in page
+    assert "could not be read" not in admin_client.get(f"{LIST}?window=week").content.decode()
+    assert "could not be read" not in admin_client.get(LIST).content.decode()
+
+
+def test_window_that_cannot_be_read_makes_no_file(admin_client: Client, november: None) -> None:
+    response = admin_client.get(f"{export_url('csv')}?window=yesterday")
+    assert (response.status_code, response["Location"]) == (302, f"{LIST}?window=yesterday")
+
+
 def test_calls_without_a_team_can_be_listed(admin_client: Client, november: None) -> None:
     page: Any = admin_client.get(f"{LIST}?window=all&team__isnull=True").context["cl"]
     assert [event.request_id for event in page.result_list] == ["day 4", "day 2", "day 0"]
