@@ -26,6 +26,7 @@ MAX_BYTES = 4 * 1024 * 1024
 MAX_DEPTH = 20
 ONE_MILLION = Decimal(1_000_000)
 NANO_DOLLAR = Decimal("1e-9")
+EXPONENT = re.compile(r"[+-]?(\d{1,20}\.?\d{0,20}|\.\d{1,20})[eE][+-]?\d{1,2}", re.ASCII)
 
 # `${NAME}` is no plain YAML text inside { }, so it goes through the parser as characters of the private use area.
 VARIABLE, VARIABLE_END, DOLLAR = "\ue000", "\ue001", "\ue002"
@@ -693,6 +694,9 @@ def _is_unicode(value: str) -> bool:
 
 def _number(node: yaml.Node, wanted: str) -> Decimal:
     if _kind(node) not in ("int", "float"):
+        # YAML takes 1e3 for text, and whoever wrote it for the number that it is everywhere else.
+        if EXPONENT.fullmatch(str(node.value)):
+            raise BadValue(f"{wanted}: write {Decimal(node.value):f}, not {node.value}")
         raise BadValue(wanted)
     try:
         value = Decimal(node.value)
