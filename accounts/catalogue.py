@@ -3,9 +3,11 @@ accounts imports no other app."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 Names = Callable[[], list[str]]
+PerMtok = tuple[int, int]  # nano-USD per million tokens: input, output
+Prices = Callable[[], Mapping[str, PerMtok | None]]
 
 
 def _none() -> list[str]:
@@ -18,6 +20,18 @@ _sources: dict[str, Names] = {"models": _none, "endpoints": _none, "providers": 
 def set_names(**sources: Names) -> None:
     """`models`, `endpoints`, `providers`: asked each time a form is shown or judged, so they may query."""
     _sources.update(sources)
+
+
+_prices: list[Prices] = [dict]
+
+
+def set_prices(source: Prices) -> None:
+    """What every model costs by its dearest route; None: nobody knows. Asked when a form is judged, so it may query."""
+    _prices[:] = [source]
+
+
+def prices() -> Mapping[str, PerMtok | None]:
+    return _prices[0]()
 
 
 def model_names() -> list[str]:

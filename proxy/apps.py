@@ -18,6 +18,7 @@ class ProxyConfig(AppConfig):
         catalogue.set_names(
             models=selectors.model_names, endpoints=lambda: list(ENDPOINTS), providers=selectors.provider_names
         )
+        catalogue.set_prices(selectors.dearest_prices)
         for model in ("Provider", "Model", "Route"):
             for signal in (post_save, post_delete):
                 signal.connect(_bump, sender=self.get_model(model), dispatch_uid=f"catalogue {model}")

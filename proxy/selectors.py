@@ -71,6 +71,28 @@ def prices_now(models: Iterable[Model]) -> dict[int, PriceNow]:
     return {model.pk: _price_now(model, book, model.name in own_names) for model in models}
 
 
+def dearest_prices() -> dict[str, tuple[int, int] | None]:
+    """Of every model, in nano-USD per million tokens: the most that input and output cost on its routes. None: on one
+    of them nobody knows. What the gateway answers itself costs nothing, if nothing else is set."""
+    book = prices_at(datetime.now(UTC))
+    found: dict[str, tuple[int, int] | None] = {}
+    for model in Model.objects.prefetch_related("routes__provider"):
+        routes = [route for route in model.routes.all() if route.enabled and route.provider.enabled]
+        prices = [_route_price(model, route, book) or _answered_here(route) for route in routes]
+        prices = prices or [book.find(model.name, "", "")]
+        known = [price for price in prices if price is not None]
+        all_known = len(known) == len(prices)
+        found[model.name] = (
+            (max(price.input for price in known), max(price.output for price in known)) if all_known else None
+        )
+    return found
+
+
+def _answered_here(route: Route) -> Price | None:
+    kind = route.provider.kind
+    return Price(0, 0) if kind in presets.PRESETS and presets.adapter_for(kind).answer is not None else None
+
+
 def prices_ids() -> dict[str, str]:
     """Of each provider by its name: where its prices are listed, "" for none. Not of a kind that is gone."""
     rows = Provider.objects.values_list("name", "kind")

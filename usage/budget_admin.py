@@ -24,7 +24,7 @@ from unfold.views import ChangeList
 
 from accounts.admin_pages import LiveSoon, Prefilled, RowFilter, change_url, confirm
 from accounts.models import ApiKey, Team, User
-from usage import budgets
+from usage import budgets, cheaper_models
 from usage.display import share, usd
 from usage.limit_forms import BudgetForm, NewBudgetForm, TopUpForm
 from usage.models import Budget, TopUp
@@ -231,6 +231,12 @@ class BudgetAdmin(OwnedAdmin):
         """One that was ever topped up is switched off, not deleted: who gave what must stay on record."""
         allowed = bool(super().has_delete_permission(request, obj))
         return allowed and (obj is None or not obj.top_ups.exists())
+
+    def save_model(self, request: HttpRequest, obj: Budget, form: Any, change: bool) -> None:
+        super().save_model(request, obj, form, change)
+        if models := cheaper_models.saves_nothing(obj):
+            text = f"{obj.fallback_model} is not cheaper than {models}: falling back from there saves nothing."
+            self.message_user(request, text, messages.WARNING)
 
     # --- columns ---
     @display(description="limit")

@@ -18,7 +18,7 @@ from unfold.widgets import (
 )
 
 from accounts import catalogue
-from usage import budgets
+from usage import budgets, cheaper_models
 from usage.budgets import OWNERS
 from usage.models import Budget, Limit, MoneySettings
 from usage.pricing import to_nano, to_usd
@@ -186,6 +186,9 @@ class BudgetForm(CheckedForm):
         if wrong:
             raise ValidationError(wrong)
         budgets.check_budget(self.instance)
+        if "fallback_model" in self.changed_data and cheaper_models.lacks_price(self.instance):
+            words = "It has no price, so calls that come to it on a budget would be refused. Set its price first."
+            raise ValidationError({"fallback_model": words})
 
 
 class NewBudgetForm(BudgetForm, OwnedForm):

@@ -47,6 +47,24 @@ def test_price_of_ours_is_known_without_any_route() -> None:
     assert selectors.prices_now([model])[model.pk].price is not None
 
 
+def test_dearest_price_is_that_of_the_dearest_route_and_known_only_if_all_are() -> None:
+    for name in ("gpt-4o", "partly", "unknown", "echo", "mine"):
+        Model.objects.create(name=name)
+    route(Model.objects.get(name="gpt-4o"))
+    route(Model.objects.get(name="gpt-4o"), upstream_model="gpt-4o-mini")
+    route(Model.objects.get(name="partly"), upstream_model="gpt-4o")
+    route(Model.objects.get(name="partly"), kind="vllm")
+    route(Model.objects.get(name="echo"), kind="echo")
+    ModelPrice.objects.create(model="mine", input_nano_usd_per_mtok=1, output_nano_usd_per_mtok=2)
+    assert selectors.dearest_prices() == {
+        "gpt-4o": (2_500_000_000, 10_000_000_000),
+        "partly": None,
+        "unknown": None,
+        "echo": (0, 0),
+        "mine": (1, 2),
+    }
+
+
 def test_price_of_tomorrow_does_not_count_yet() -> None:
     later = timezone.now() + timedelta(days=1)
     ModelPrice.objects.create(model="mine", valid_from=later, input_nano_usd_per_mtok=1, output_nano_usd_per_mtok=2)

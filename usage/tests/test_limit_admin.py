@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission
-from django.contrib.messages import get_messages
+from django.contrib.messages import WARNING, get_messages
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -184,6 +184,45 @@ def test_budget_that_makes_no_sense_is_refused_at_its_field(
     assert list(errors) == [field]
     assert words in errors[field][0]
     assert not Budget.objects.exists()
+
+
+@pytest.fixture
+def prices(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[int, int] | None]:
+    """Of gpt-mini all is half of gpt's."""
+    known: dict[str, tuple[int, int] | None] = {"gpt": (2, 8), "gpt-mini": (1, 4)}
+    monkeypatch.setattr(catalogue, "_prices", [lambda: known])
+    return known
+
+
+def fall_back(client: Client, **data: Any) -> Any:
+    falling_back = {"on_exhaustion": "fall_back", "fallback_model": "gpt-mini"}
+    return client.post(ADD_BUDGET, {**NEW_BUDGET, **FROM, "scope": "installation", **falling_back, **data})
+
+
+def warnings_of(response: Any) -> list[str]:
+    return [str(one) for one in get_messages(response.wsgi_request) if one.level == WARNING]
+
+
+@pytest.mark.parametrize("model", ["gpt", ""])
+@pytest.mark.parametrize(("price", "warned"), [((1, 4), False), ((2, 8), True), ((1, 9), True), ((3, 9), True)])
+def test_budget_that_leads_to_a_model_that_is_not_cheaper_says_so(
+    admin_client: Client, prices: dict[str, Any], price: tuple[int, int], warned: bool, model: str
+) -> None:
+    prices["gpt-mini"] = price
+    said = warnings_of(fall_back(admin_client, model=model))
+    assert [text.partition(":")[0] for text in said] == ["gpt-mini is not cheaper than gpt"] * warned
+    assert Budget.objects.exists()
+
+
+@pytest.mark.parametrize(("unit", "refused"), [("usd", True), ("tokens", False)])
+def test_budget_in_money_leads_to_no_model_without_a_price(
+    admin_client: Client, prices: dict[str, Any], unit: str, refused: bool
+) -> None:
+    prices["gpt-mini"] = None
+    response = fall_back(admin_client, unit=unit)
+    assert Budget.objects.exists() is not refused
+    if refused:
+        assert "It has no price" in errors_on(response)["fallback_model"][0]
 
 
 def test_budget_is_changed_but_not_whose_it_is(admin_client: Client, budget: Budget, alice: User) -> None:
