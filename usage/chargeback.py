@@ -7,20 +7,20 @@ add up to the sum of the month's events and adjustments, to the nano-USD.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from datetime import UTC, date, datetime, timedelta
 from operator import add, attrgetter
 from typing import Any, Literal
 
-from django.db.models import F, Sum
+from django.db.models import F, QuerySet, Sum
 from django.utils import timezone
 
 from accounts.models import Team
 from usage import currency, subtotals
 from usage.currency import Currency
 from usage.models import DirtyDay, DirtyHour, Rollup
-from usage.reports import COLUMNS, OF_ROWS, names_of
+from usage.reports import OF_ROWS, names_of
 
 Breakdown = Literal["", "user", "key", "model"]
 BREAKDOWNS: dict[Breakdown, str] = {"": "Teams only", "user": "Users", "key": "API keys", "model": "Models"}
@@ -75,19 +75,15 @@ class Chargeback:
 def chargeback(month: date, breakdown: Breakdown = "") -> Chargeback:
     """Of the calendar month (UTC) that begins at `month`. Five queries at most."""
     start, end = bounds(month)
-    if breakdown:
-        days: Any = Rollup.objects.filter(grain=Rollup.Grain.DAY)
-        columns: dict[str, Any] = {"team": F("team_id"), "part": F(COLUMNS[breakdown])}
-    else:
-        days, columns = subtotals.of("team", Rollup.Grain.DAY), {"team": subtotals.group_expression("team")}
-    sums = {f"sum_{name}": Sum(name) for name in _SUMS}
-    within = days.filter(start__gte=start, start__lt=end)
-    rows: list[Any] = list(within.values(**columns).annotate(**sums).order_by())
-    teams = {pk: (name, center) for pk, name, center in _teams({row["team"] for row in rows})}
-    parts = names_of(breakdown, {row["part"] for row in rows}) if breakdown else {}
-    lines = sorted((_line(row, breakdown, teams, parts) for row in rows), key=_order)
-    total = sum((line.used for line in lines), Used())
-    return Chargeback(month, breakdown, lines, total, _unfinished(start, end))
+    used = _used(start, end, breakdown)
+    teams = {pk: (name, center) for pk, name, center in _teams({team for team, _ in used})}
+    parts = names_of(breakdown, {part for _, part in used}) if breakdown else {}
+    lines = sorted((_line(*place, sums, breakdown, teams, parts) for place, sums in used.items()), key=_order)
+    return Chargeback(month, breakdown, lines, total_of(lines), _unfinished(start, end))
+
+
+def total_of(lines: Iterable[Line]) -> Used:
+    return Used(*map(sum, zip(*(_figures(line.used) for line in lines), strict=True)))
 
 
 def parse_month(text: str) -> date:
@@ -145,22 +141,50 @@ def amounts(used: Used, shown_in: Currency) -> list[Any]:
 
 
 # --- inside ---------------------------------------------------------------------------------------------------------
+def _used(start: datetime, end: datetime, breakdown: Breakdown) -> dict[tuple[int | None, Any], Used]:
+    """By team and part (None without a breakdown). Who a team, user or key is, subtotals tell; not on which model."""
+    within = {"start__gte": start, "start__lt": end}
+    if breakdown == "model":
+        rollups = Rollup.objects.filter(grain=Rollup.Grain.DAY, **within)
+        return {(team, model): used for team, model, used in _summed(rollups, "team_id", "model")}
+    dimension = subtotals.OWNER if breakdown else "team"
+    found: dict[tuple[int | None, Any], Used] = {}
+    for member, used in _summed(subtotals.of(dimension, Rollup.Grain.DAY).filter(**within), "member"):
+        owner = subtotals.owner(member) if breakdown else {"team": subtotals.group("team", member)}
+        place = owner["team"], owner[breakdown] if breakdown else None
+        found[place] = found[place] + used if place in found else used
+    return found
+
+
+def _summed(days: QuerySet[Any], *columns: str) -> Iterator[tuple[Any, ...]]:
+    """Rows of the columns and what was used."""
+    rows = days.order_by().values_list(*columns).annotate(*(Sum(name) for name in _SUMS))
+    for row in rows:
+        # The sum of bigints is a numeric on PostgreSQL.
+        yield *row[: len(columns)], Used(*map(int, row[len(columns) :]))
+
+
 def _teams(ids: set[int | None]) -> Any:
     return Team.objects.filter(pk__in=[pk for pk in ids if pk]).values_list("pk", "name", "cost_center")
 
 
-def _line(row: dict[str, Any], breakdown: Breakdown, teams: dict[int, tuple[str, str]], parts: dict[Any, str]) -> Line:
-    team_id = row["team"]
+def _line(
+    team_id: int | None,
+    part: Any,
+    used: Used,
+    breakdown: Breakdown,
+    teams: dict[int, tuple[str, str]],
+    parts: dict[Any, str],
+) -> Line:
     gone = "(no team)" if team_id is None else f"(deleted team {team_id})"
-    team, cost_center = teams.get(team_id, (gone, ""))
-    part = row.get("part")
+    team, cost_center = teams.get(team_id or 0, (gone, ""))
     return Line(
         cost_center=cost_center,
         team_id=team_id,
         team=team,
         part_id=part if breakdown in OF_ROWS else None,
         part=parts[part] if breakdown else "",
-        used=Used(*(int(row[f"sum_{name}"]) for name in _SUMS)),
+        used=used,
     )
 
 

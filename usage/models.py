@@ -221,6 +221,15 @@ class Rollup(models.Model):
             # What the dashboard shows of one model or provider.
             models.Index(fields=["model", "grain", "start"], name="rollup_model"),
             models.Index(fields=["provider", "grain", "start"], name="rollup_provider"),
+            # There are few providers, so many rollups of each: with all that is added up, they need not be read.
+            models.Index(
+                fields=[
+                    *("provider", "start", "key_id", "user_id", "team_id", "model", "outcome", "calls"),
+                    *("unpriced_calls", "prompt_tokens", "completion_tokens", "cost_nano_usd", "id"),
+                ],
+                condition=models.Q(grain="day"),
+                name="rollup_provider_days",
+            ),
         ]
 
     def __str__(self) -> str:
@@ -229,7 +238,8 @@ class Rollup(models.Model):
 
 class Subtotal(models.Model):
     """The rollups of one hour or day added up by one dimension alone: a row per key, one per user, and so on, and one
-    of all calls. Whoever asks for one dimension only reads these: there are few, and they are narrow.
+    of all calls. Whoever asks for one dimension only reads these: there are few, and they are narrow. Of days there is
+    also a row per owner (key, its user and its team), without latencies: who pays is asked by month.
 
     Written with the rollups that they are sums of, in the same transaction (usage.subtotals), so they always agree.
     """
@@ -241,6 +251,7 @@ class Subtotal(models.Model):
         TEAM = "team", "Team"
         MODEL = "model", "Model"
         PROVIDER = "provider", "Provider"
+        OWNER = "owner", "API key, user and team"
 
     pk = models.CompositePrimaryKey("grain", "dimension", "start", "member")
     grain = models.CharField(max_length=8, help_text="Length of the period: hour or day.")

@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import orjson
 from django.db.models import Case, F, IntegerField, Q, QuerySet, Sum, TextField, Value, When
+from django.db.models.expressions import CombinedExpression
 from django.db.models.functions import Cast
 from django.utils import timezone
 
@@ -129,10 +130,20 @@ class Selection:
         return Rollup.Grain.HOUR if self.by_hour else Rollup.Grain.DAY
 
     @property
+    def within(self) -> dict[str, datetime]:
+        """Of hours or days: those selected."""
+        return {"start__gte": self.start, "start__lt": self.end}
+
+    @property
+    def whole(self) -> _Member | None:
+        """Whose subtotals are those of all calls selected; None where several filters have left these."""
+        return _member(self.filters)
+
+    @property
     def member(self) -> _Member | None:
-        """Whose subtotals are those of all calls selected, where no other dimension is asked for; None where one is."""
-        member = _member(self.filters)
-        return member if not self.filters or (member and self.group in ("time", member.dimension)) else None
+        """The same, where no other dimension is asked for; None where one is."""
+        whole = self.whole
+        return whole if not self.filters or (whole and self.group in ("time", whole.dimension)) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +172,7 @@ class Report:
 
 
 def report(selection: Selection, rows: int = ROWS) -> Report:
-    """Four queries, three without groups to name."""
+    """Five queries at most; three or four without filters."""
     source: _Source = _OfSubtotals(selection, selection.member) if selection.member else _OfRollups(selection)
     by_time = selection.group == "time"
     ranked = [] if by_time else source.ranked(rows + 1)
@@ -252,15 +263,15 @@ class _Source(Protocol):
 
 
 def _ordered(selection: Selection, found: QuerySet[Any, Any], group: Any) -> QuerySet[Any, Any]:
-    return found.order_by(F(_MEASURED[selection.measure]).desc(), F("sum_calls").desc(), group.asc())
+    return found.order_by(_MEASURED[selection.measure].desc(), F("sum_calls").desc(), group.asc())
 
 
-_MEASURED: dict[Measure, str] = {
-    "spend": "sum_cost_nano_usd",
-    "calls": "sum_calls",
-    "tokens": "sum_tokens",
-    "failed": "sum_failed",
-    "refused": "sum_refused",
+_MEASURED: dict[Measure, F | CombinedExpression] = {
+    "spend": F("sum_cost_nano_usd"),
+    "calls": F("sum_calls"),
+    "tokens": F("sum_prompt_tokens") + F("sum_completion_tokens"),
+    "failed": F("sum_failed"),
+    "refused": F("sum_refused"),
 }
 
 
@@ -297,8 +308,7 @@ class _OfSubtotals:
         if self.whole.dimension == dimension:
             members = members.filter(member=self.whole.member)
         plain = {f"sum_{name}": Sum(name) for name in _NAMES}
-        tokens = Sum(F("prompt_tokens") + F("completion_tokens"))
-        found = members.values("member").annotate(**plain, sum_tokens=tokens)
+        found = members.values("member").annotate(**plain)
         most = _ordered(self.selection, found, subtotals.group_expression(dimension))
         return [(subtotals.group(dimension, row["member"]), _sums(row)) for row in most[:rows]]
 
@@ -333,48 +343,67 @@ class _OfSubtotals:
 
     def _rows(self, chosen: Q) -> QuerySet[Subtotal]:
         """Of the time."""
-        selection = self.selection
-        within = Q(grain=selection.grain, start__gte=selection.start, start__lt=selection.end)
-        return Subtotal.objects.filter(chosen & within)
+        return Subtotal.objects.filter(chosen, grain=self.selection.grain, **self.selection.within)
 
 
 # --- rollups --------------------------------------------------------------------------------------------------------
 class _OfRollups:
+    """Where filters leave one member, what it used in all, at each start, comes from its subtotals: rollups are asked
+    for the ranking, and after that for the groups that it has chosen alone."""
+
     def __init__(self, selection: Selection) -> None:
         self.selection = selection
         self.column = COLUMNS[selection.group]
+        self._latencies: Latencies | None = None  # of all calls, where they are known
 
     def ranked(self, rows: int) -> list[tuple[Any, Sums]]:
         found: QuerySet[Any, Any] = self._rows().values(group=F(self.column)).annotate(**_sums_of())
         return [(row["group"], _sums(row)) for row in _ordered(self.selection, found, F("group"))[:rows]]
 
     def points(self, charted: Sequence[Any]) -> dict[datetime, list[Sums]]:
-        whens = [
-            When(**{self.column: group} if group is not None else {f"{self.column}__isnull": True}, then=Value(index))
-            for index, group in enumerate(charted)
-        ]
-        place = Case(*whens, default=Value(len(charted)), output_field=IntegerField())
         points = {start: [Sums() for _ in range(len(charted) + 1)] for start in self.selection.starts}
-        for row in self._rows().values("start", place=place).annotate(**_sums_of()).order_by():
-            points[row["start"].astimezone(UTC)][row["place"]] = _sums(row)
+        rows = self._rows()
+        if self.selection.whole:
+            self._add_whole(points, self.selection.whole)
+            rows = rows.filter(self._one_of(charted))
+        whens = [When(self._one_of([group]), then=Value(index)) for index, group in enumerate(charted)]
+        place = Case(*whens, default=Value(len(charted)), output_field=IntegerField())
+        for row in rows.values("start", place=place).annotate(**_sums_of()).order_by():
+            point, sums = points[row["start"].astimezone(UTC)], _sums(row)
+            point[row["place"]].add(sums)
+            if self.selection.whole:
+                point[-1].add(sums, -1)
         return points
 
+    def _add_whole(self, points: dict[datetime, list[Sums]], whole: _Member) -> None:
+        parts = []
+        rows = whole.subtotals(self.selection.grain).filter(**self.selection.within)
+        for start, total, first_byte, *figures in rows.values_list("start", *subtotals.HISTOGRAMS, *_NAMES):
+            points[start.astimezone(UTC)][-1].add(Sums(*figures))
+            parts.append((orjson.loads(total), orjson.loads(first_byte)))
+        self._latencies = _added(parts)
+
     def latencies(self, groups: Sequence[Any]) -> tuple[dict[Any, Latencies], Latencies]:
+        answered = self._rows().filter(outcome=Rollup.Outcome.OK)
+        if self._latencies:
+            answered = answered.filter(self._one_of(groups))
         # Chosen by id first: else the database sorts all of them with their histograms. And as text: the ORM takes
         # several times as long over JSON as over all the rest of the page.
-        busiest = self._rows().filter(outcome=Rollup.Outcome.OK).order_by("-calls", "-pk").values("pk")
+        busiest = answered.order_by("-calls", "-pk").values("pk")
         texts = {"total": Cast("latency_histogram", TextField()), "first": Cast("first_byte_histogram", TextField())}
         rows = Rollup.objects.filter(pk__in=busiest[:MAX_HISTOGRAMS]).annotate(**texts)
         parts: dict[Any, list[tuple[Any, Any]]] = defaultdict(list)
         for group, total, first_byte in rows.values_list(self.column, "total", "first"):
             parts[group].append((orjson.loads(total), orjson.loads(first_byte)))
-        whole = _added(part for some in parts.values() for part in some)
+        whole = self._latencies or _added(part for some in parts.values() for part in some)
         return {group: _added(parts[group]) for group in groups if group in parts}, whole
 
+    def _one_of(self, groups: Sequence[Any]) -> Q:
+        named = Q(**{f"{self.column}__in": [group for group in groups if group is not None]})
+        return named | Q(**{f"{self.column}__isnull": True}) if None in groups else named
+
     def _rows(self) -> QuerySet[Rollup]:
-        selection = self.selection
-        found = _filtered(selection.filters, selection.grain)
-        return found.filter(start__gte=selection.start, start__lt=selection.end)
+        return _filtered(self.selection.filters, self.selection.grain).filter(**self.selection.within)
 
 
 def _filtered(filters: Mapping[str, int | str], grain: Rollup.Grain) -> QuerySet[Rollup]:
@@ -388,6 +417,5 @@ def _filtered(filters: Mapping[str, int | str], grain: Rollup.Grain) -> QuerySet
 def _sums_of() -> dict[str, Sum]:
     """Under other names than the columns': a later sum would take the earlier one for its column."""
     outcomes = {f"sum_{name}": Sum("calls", filter=Q(outcome=name), default=0) for name in _OUTCOMES}
-    tokens = Sum(F("prompt_tokens") + F("completion_tokens"))
     plain = {f"sum_{name}": Sum(name) for name in _PLAIN}
-    return {**plain, **outcomes, "sum_tokens": tokens}
+    return {**plain, **outcomes}

@@ -20,6 +20,9 @@ from usage.models import Rollup, Subtotal
 
 COLUMNS = {"key": "key_id", "user": "user_id", "team": "team_id", "model": "model", "provider": "provider"}
 OF_ROWS = ("key", "user", "team")  # the others are known by their name
+# Of days there is a dimension more, of these three together, without latencies. A key belongs to one user and one team
+# at a time, so there are hardly more of these than keys.
+OWNER = "owner"
 PLAIN = ("calls", "unpriced_calls", "prompt_tokens", "completion_tokens", "cost_nano_usd")
 OUTCOMES = ("refused", "failed", "abandoned")
 HISTOGRAMS = ("latency_histogram", "first_byte_histogram")
@@ -32,6 +35,8 @@ def add_up(grain: Rollup.Grain, start: datetime, end: datetime) -> None:
     remove(grain, start, end)
     with connection.cursor() as cursor:
         cursor.execute(_statement(), [str(grain), moment(start), moment(end)])
+        if grain == Rollup.Grain.DAY:
+            cursor.execute(_owners_statement(), [str(grain), moment(start), moment(end)])
 
 
 def remove(grain: Rollup.Grain, start: datetime, end: datetime) -> None:
@@ -52,6 +57,11 @@ def group(dimension: str, member: str) -> Any:
     return (int(member) if member else None) if dimension in OF_ROWS else member
 
 
+def owner(member: str) -> dict[str, int | None]:
+    """Of a member of OWNER: the ids of the key, the user and the team."""
+    return {name: int(part) if part else None for name, part in zip(OF_ROWS, member.split("/"), strict=True)}
+
+
 def group_expression(dimension: str) -> Combinable:
     """The same in the database."""
     return Cast(NullIf(F("member"), Value("")), BigIntegerField()) if dimension in OF_ROWS else F("member")
@@ -61,14 +71,26 @@ def group_expression(dimension: str) -> Combinable:
 @cache
 def _statement() -> str:
     """With the grain, the first start and the last one as its parameters."""
-    names = ", ".join(("grain", "start", "dimension", "member", *PLAIN, *OUTCOMES, *HISTOGRAMS))
-    sums = [sum_of(name) for name in PLAIN]
-    sums += [sum_of("calls", f"outcome = '{outcome}'") for outcome in OUTCOMES]
-    sums += [f"CAST({histogram_sum(name, ANSWERED)} AS text)" for name in HISTOGRAMS]
+    sums = [*_plain_sums(), *(f"CAST({histogram_sum(name, ANSWERED)} AS text)" for name in HISTOGRAMS)]
     make = _in_one_pass if connection.vendor == "postgresql" else _one_after_the_other
-    return f"INSERT INTO usage_subtotal ({names}) {make(', '.join(sums))}"
+    return f"{_INSERT} {make(', '.join(sums))}"
 
 
+@cache
+def _owners_statement() -> str:
+    columns = [COLUMNS[name] for name in OF_ROWS]
+    member = " || '/' || ".join(f"coalesce(CAST({column} AS text), '')" for column in columns)
+    sums = ", ".join([*_plain_sums(), *("'[]'" for _ in HISTOGRAMS)])
+    groups = ", ".join(("grain", "start", *columns))
+    return f"{_INSERT} SELECT grain, start, '{OWNER}', {member}, {sums} {_RANGE} GROUP BY {groups}"
+
+
+def _plain_sums() -> list[str]:
+    return [*map(sum_of, PLAIN), *(sum_of("calls", f"outcome = '{outcome}'") for outcome in OUTCOMES)]
+
+
+_COLUMNS = ", ".join(("grain", "start", "dimension", "member", *PLAIN, *OUTCOMES, *HISTOGRAMS))
+_INSERT = f"INSERT INTO usage_subtotal ({_COLUMNS})"
 ANSWERED = f"outcome = '{Rollup.Outcome.OK}'"
 
 

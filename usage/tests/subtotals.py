@@ -8,7 +8,10 @@ from typing import Any
 
 from usage.models import Rollup, Subtotal
 
-DIMENSIONS = {"key": "key_id", "user": "user_id", "team": "team_id", "model": "model", "provider": "provider"}
+DIMENSIONS = {
+    "key": ["key_id"], "user": ["user_id"], "team": ["team_id"], "model": ["model"], "provider": ["provider"]
+}  # fmt: skip
+OF_DAYS = {"owner": ["key_id", "user_id", "team_id"]}
 SUMS = ("calls", "unpriced_calls", "prompt_tokens", "completion_tokens", "cost_nano_usd")
 OUTCOMES = ("refused", "failed", "abandoned")
 HISTOGRAMS = ("latency_histogram", "first_byte_histogram")
@@ -32,19 +35,19 @@ def added_up(grain: str) -> Counter[Any]:
     """The same from the rollups."""
     sums: Counter[Any] = Counter()
     for rollup in Rollup.objects.filter(grain=grain):
-        for dimension, column in {"all": "", **DIMENSIONS}.items():
-            place = rollup.start, dimension, _member(rollup, column)
+        for dimension, columns in {"all": [], **DIMENSIONS, **(OF_DAYS if grain == "day" else {})}.items():
+            place = rollup.start, dimension, _member(rollup, columns)
             sums[*place, "rows"] = 1
             for name in SUMS:
                 sums[*place, name] += getattr(rollup, name)
             for name in OUTCOMES:
                 sums[*place, name] += rollup.calls if rollup.outcome == name else 0
-            for name in HISTOGRAMS:
+            for name in HISTOGRAMS if dimension != "owner" else ():
                 for index, calls in enumerate(getattr(rollup, name)):
                     sums[*place, name, index] += calls if rollup.outcome == "ok" else 0
     return sums
 
 
-def _member(rollup: Rollup, column: str) -> str:
-    value = getattr(rollup, column) if column else None
-    return "" if value is None else str(value)
+def _member(rollup: Rollup, columns: list[str]) -> str:
+    values = [getattr(rollup, column) for column in columns]
+    return "/".join("" if value is None else str(value) for value in values)

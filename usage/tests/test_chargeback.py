@@ -108,6 +108,27 @@ def test_team_can_be_broken_down(breakdown: Breakdown, parts: list[str], researc
     assert lines(found) == [("4711", "research", parts[0], 9), ("4711", "research", parts[1], 4)]
 
 
+@pytest.mark.parametrize("breakdown", ["user", "key"])
+def test_key_that_moved_is_charged_to_each_team_for_its_own_time(
+    breakdown: Breakdown, research: Team, alice: User, bob: User, django_assert_max_num_queries: Any
+) -> None:
+    sales = Team.objects.create(name="sales", cost_center="4712")
+    for day, team, user in ((0, research, alice), (1, research, bob), (2, sales, bob)):
+        add(START + timedelta(days=day), key_id=1, team_id=team.pk, user_id=user.pk, cost_nano_usd=10**day)
+    roll_up_all()
+    with django_assert_max_num_queries(5) as queries:
+        found = chargeback(NOVEMBER, breakdown)
+    costs = [(line.team, line.used.cost_nano_usd) for line in found.lines]
+    assert (
+        costs
+        == {
+            "user": [("research", 10), ("research", 1), ("sales", 100)],
+            "key": [("research", 11), ("sales", 100)],
+        }[breakdown]
+    )
+    assert not [query for query in queries if "usage_rollup" in query["sql"]]
+
+
 def test_month_is_a_calendar_month_in_utc() -> None:
     for at in (START - timedelta(microseconds=1), START, END - timedelta(microseconds=1), END):
         add(at)

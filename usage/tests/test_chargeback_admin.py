@@ -50,6 +50,14 @@ def test_page_breaks_teams_down(admin_client: Client, month: None) -> None:
     assert f"{CSV}?month=2026-11&amp;by=model" in page.content.decode()
 
 
+def test_page_escapes_names_and_marks_calls_without_a_price(admin_client: Client, research: Team) -> None:
+    add(NOVEMBER, count=2, team_id=research.pk, cost_nano_usd=None, model="<b>x</b>&")
+    roll_up_all()
+    page = admin_client.get(PAGE, {**MONTH, "by": "model"}).content.decode()
+    assert '<tr class="gh-part"><th scope="row">&lt;b&gt;x&lt;/b&gt;&amp;</th>' in page
+    assert '<td>2 <abbr title="Of these without a price: 2">+?</abbr></td>' in page
+
+
 def test_page_shows_the_currency_beside_the_dollars(admin_client: Client, month: None) -> None:
     MoneySettings.objects.create(currency="EUR", units_per_usd="0.5")
     page: Any = admin_client.get(PAGE, MONTH)

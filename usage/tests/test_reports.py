@@ -90,7 +90,8 @@ def test_times_come_newest_first_and_quiet_ones_are_left_out(traffic: None) -> N
 
 
 @pytest.mark.parametrize(
-    ("measure", "first"), [("spend", "(deleted team 4711)"), ("calls", "(no team)"), ("failed", "(no team)"), ("refused", "(no team)")]
+    ("measure", "first"),
+    [("spend", "(deleted team 4711)"), ("calls", "(no team)"), ("failed", "(no team)"), ("refused", "(no team)")],
 )
 def test_lines_are_ranked_by_what_is_shown(traffic: None, measure: str, first: str) -> None:
     assert shown(measure=measure).lines[0].name == first
@@ -156,18 +157,21 @@ def test_only_the_busiest_are_read_for_latencies(monkeypatch: pytest.MonkeyPatch
     add(FIRST, count=1, team_id=3)
     roll_up_all()
     monkeypatch.setattr(reports, "MAX_HISTOGRAMS", 2)
-    found = shown(model="gpt")
+    found = shown(model="gpt", provider="openai")
     assert (found.latencies.calls, found.total.calls) == (5, 6)
     assert [line.latencies.calls for line in found.lines] == [3, 2, 0]
     assert found.lines[2].latencies.percentile_us(0.5) is None
 
 
-def test_latencies_of_all_calls_are_of_all_where_nothing_is_filtered(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("filters", [{}, {"model": "gpt"}], ids=str)
+def test_latencies_of_all_calls_are_of_all_with_one_filter_at_most(
+    filters: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     for team in (1, 2, 3):
         add(FIRST, count=4 - team, team_id=team)
     roll_up_all()
     monkeypatch.setattr(reports, "MAX_HISTOGRAMS", 2)
-    found = shown()
+    found = shown(**filters)
     assert (found.latencies.calls, found.total.calls) == (6, 6)
     assert [line.latencies.calls for line in found.lines] == [3, 2, 0]
 
@@ -215,6 +219,8 @@ def test_subtotals_say_the_same_as_rollups(
             with monkeypatch.context() as patched:
                 patched.setattr(Selection, "member", None)
                 assert fast == shown(group, days, measure, 2, **filters)
+                patched.setattr(Selection, "whole", None)
+                assert fast == shown(group, days, measure, 2, **filters)
 
 
 @pytest.mark.parametrize("query", [{}, {"team": 2}, {"group": "time", "model": "gpt"}], ids=str)
@@ -224,6 +230,23 @@ def test_one_dimension_needs_no_rollup(
     with django_assert_max_num_queries(4) as queries:
         shown(**query)
     assert not [query for query in queries if "usage_rollup" in query["sql"]]
+
+
+@pytest.mark.parametrize("group", ["team", "key", "model"])
+def test_with_one_filter_only_the_ranking_reads_all_rollups(
+    group: str, django_assert_max_num_queries: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rest is of the groups that it has chosen, and what all of them used is a subtotal."""
+    for number in range(1, 9):
+        add(FIRST + number * HOUR, team_id=number, key_id=number, model=f"model-{number}", cost_nano_usd=100 - number)
+    roll_up_all()
+    with django_assert_max_num_queries(5) as queries:
+        found = shown(group, rows=2, provider="openai")
+    rollups = [query["sql"] for query in queries if "usage_rollup" in query["sql"]]
+    assert len(rollups) == 3
+    assert len([sql for sql in rollups if f'{reports.COLUMNS[group]}" IN (' not in sql]) == 1
+    assert [line.sums.calls for line in found.lines] == [1, 1]
+    assert (found.total.calls, found.latencies.calls) == (8, 8)
 
 
 # --- forecast -------------------------------------------------------------------------------------------------------

@@ -40,3 +40,25 @@ def test_workbook_has_numbers_as_numbers_and_text_as_text() -> None:
     text, number = "inlineStr", None
     assert cells[2:] == [(text, "'=1+1"), (number, "12.345678901"), (text, "007"), (number, "3")]
     assert sheet.findall(".//m:f", space) == []
+
+
+def test_text_that_xml_cannot_say_is_kept() -> None:
+    book = xlsx("Sheet", ["name"], [["a\x07<b> & \r _x0041_ "]], [10])
+    with zipfile.ZipFile(io.BytesIO(book)) as files:
+        sheet = ElementTree.fromstring(files.read("xl/worksheets/sheet1.xml"))
+    # What a spreadsheet reads as the character of that number.
+    assert "".join(sheet.itertext()).endswith("a_x0007_<b> & _x000D_ _x005F_x0041_ ")
+
+
+def test_workbook_says_how_numbers_look_and_the_header_stays_in_sight() -> None:
+    book = xlsx("Sheet", ["name", "calls", "cost"], [["a", 3, Decimal("0.5")], ["b", None, None]], [30, 10, 10])
+    space = {"m": "http://schemas.openxmlformats.org/spreadsheetml/2006/main"}
+    with zipfile.ZipFile(io.BytesIO(book)) as files:
+        sheet = ElementTree.fromstring(files.read("xl/worksheets/sheet1.xml"))
+        styles = ElementTree.fromstring(files.read("xl/styles.xml"))
+    formats = {each.get("numFmtId"): each.get("formatCode") for each in styles.findall(".//m:numFmt", space)}
+    kinds = [each.get("numFmtId") for each in styles.findall(".//m:cellXfs/m:xf", space)]
+    looks = {cell.get("r"): kinds[int(cell.get("s") or 0)] for cell in sheet.findall(".//m:c", space)}
+    assert set(looks) == {"A1", "B1", "C1", "A2", "B2", "C2", "A3"}
+    assert (formats[looks["B2"]], formats[looks["C2"]]) == ("#,##0", "#,##0.00#######")
+    assert sheet.find(".//m:pane[@state='frozen']", space) is not None

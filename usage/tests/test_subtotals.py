@@ -33,7 +33,8 @@ def test_migration_fills_them_from_the_rollups_that_are_there(traffic: None) -> 
     Subtotal.objects.all().delete()
     with connection.cursor() as cursor:
         editor = SimpleNamespace(connection=connection, execute=cursor.execute)
-        import_module("usage.migrations.0006_subtotals").add_up(None, editor)
+        for name in ("0006_subtotals", "0010_subtotals_of_owners"):
+            import_module(f"usage.migrations.{name}").add_up(None, editor)
     assert written("hour") == added_up("hour")
     assert written("day") == added_up("day")
 
@@ -42,6 +43,13 @@ def test_there_is_one_row_of_each_member_and_one_of_all(traffic: None) -> None:
     noon = Subtotal.objects.filter(grain=Rollup.Grain.HOUR, start=NOON)
     assert list(noon.filter(dimension="all").values_list("member", "calls")) == [("", 14)]
     assert sorted(noon.filter(dimension="user").values_list("member", "calls")) == [("", 9), ("7", 5)]
+
+
+def test_owners_are_added_up_by_day(traffic: None) -> None:
+    owners = dict(Subtotal.objects.filter(dimension="owner").values_list("member", "calls"))
+    assert owners == {"0//": 3, "1//": 3, "2//": 3, "3//": 3, "4//": 3, "/7/": 5}
+    assert subtotals.owner("3//12") == {"key": 3, "user": None, "team": 12}
+    assert set(Subtotal.objects.filter(dimension="owner").values_list("grain", flat=True)) == {"day"}
 
 
 def test_time_without_rollups_has_none(traffic: None) -> None:
