@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from accounts.models import Team, User
 from gateway_project.tests.services import Running
 from usage.ledger import upkeep
 from usage.ledger.base import Claim, Ledger, Refused, Spent, Ticket
@@ -80,10 +81,14 @@ async def ledger(make_ledger: MakeLedger) -> Ledger:
     return await make_ledger()
 
 
+OWNERS: dict[str, Any] = {"team": Team, "user": User}
+
+
 def budget(limit: int, *, tokens: bool = False, scope: str = "team", owner: int = 7, fallback: str = "") -> BudgetSpec:
     unit = Budget.Unit.TOKENS if tokens else Budget.Unit.USD
     row = Budget(pk=next(ids), scope=scope, unit=unit, limit=limit, per="total", counts_from=LONG_AGO)
-    setattr(row, f"{scope}_id", owner)
+    if scope in OWNERS:
+        setattr(row, scope, OWNERS[scope](pk=owner))
     return BudgetSpec(row, "UTC")
 
 
