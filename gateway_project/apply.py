@@ -97,6 +97,9 @@ class _Application(Rows):
                 known = len(self.changes)
                 apply_one(declared)
                 self.limits.said(declared, self.changes[known:])
+                notes = self.prices.take_notes()
+                if len(self.changes) > known:
+                    self.changes[-1].notes += notes
         self.limits.apply()
         if self.document["models"]:
             self._check_aliases()

@@ -11,16 +11,25 @@ from typing import Any, cast
 from django.utils import timezone
 
 from accounts.models import Team
-from gateway_project.declarations import PRICE, TIER, TOKEN_PRICES, Declared, Value
-from gateway_project.declared_rows import Rows
+from gateway_project.declarations import PRICE, TIER, TOKEN_PRICES, Declared, Document, Value
+from gateway_project.declared_rows import Change, Rows
 from usage.models import ModelPrice
-from usage.prices import Tier, UsdPrice, check_tiers, check_tool_name, columns_of, price_in_force, set_price
+from usage.prices import Tier, UsdPrice, back_dated, check_tiers, check_tool_name, columns_of, price_in_force, set_price
 
 BEGINS = "prices_from"
 NEEDED = ("input_usd_per_mtok", "output_usd_per_mtok")
 
 
 class DeclaredPrices(Rows):
+    def __init__(self, document: Document, changes: list[Change]) -> None:
+        super().__init__(document, changes)
+        self._notes: list[str] = []
+
+    def take_notes(self) -> list[str]:
+        """What is to be said of the prices that were set since the last time."""
+        notes, self._notes = self._notes, []
+        return notes
+
     def set_price(self, model: str, declared: Declared, team: Team | None = None) -> list[str]:
         """Writes a dated price if the file names another one than counts then. Returns the fields that differ."""
         given = {name: declared.fields[name] for name in PRICE if name in declared and name != BEGINS}
@@ -36,7 +45,9 @@ class DeclaredPrices(Rows):
             self.document.wrong(declared, "is missing: a price needs both, input and output", under=missing[0])
         if missing or not all(self._is_sound(value) for value in given.values()):
             return []
-        set_price(model, team=team, valid_from=valid_from, **cast("UsdPrice", usd))
+        is_new = set_price(model, team=team, valid_from=valid_from, **cast("UsdPrice", usd))
+        if is_new and (note := back_dated(model, team, valid_from, before)):
+            self._notes.append(note)
         return [name for name in given if _differs(before, cast("UsdPrice", {_name(name): usd[_name(name)]}))]
 
     def of_team(self, team: Team, value: Value) -> bool:

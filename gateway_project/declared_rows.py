@@ -18,13 +18,15 @@ NAMES_SHOWN = 10
 
 @dataclass(slots=True)
 class Change:
-    """One object made (`fields` empty) or changed. `secret`: of a key that was made here; to be shown once."""
+    """One object made (`fields` empty) or changed. `secret`: of a key that was made here; to be shown once. `notes`:
+    what else whoever applies the file should know of it."""
 
     what: str
     name: str
     made: bool
     fields: list[str] = field(default_factory=list)
     secret: str = field(default="", repr=False)
+    notes: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         tail = self.secret or ", ".join(self.fields)

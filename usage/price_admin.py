@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.db.models import Case, OuterRef, QuerySet, Subquery, When
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
@@ -24,6 +24,7 @@ from usage.display import price, usd
 from usage.forms import ModelPriceForm, initial_of
 from usage.models import ModelPrice, Rerating
 from usage.price_list import TIER_RATES
+from usage.prices import back_dated, price_in_force
 
 COPIED = "copy"
 LINE_BREAK = SafeString("<br>")
@@ -107,6 +108,12 @@ class ModelPriceAdmin(LiveSoon, ModelAdmin):
             ),
             (APIECE, {"fields": (("each_call", "each_picture"), "tools", "batch")}),
         )
+
+    def save_model(self, request: HttpRequest, obj: ModelPrice, form: Any, change: bool) -> None:
+        before = price_in_force(obj.model, obj.team, obj.valid_from)
+        super().save_model(request, obj, form, change)
+        if said := back_dated(obj.model, obj.team, obj.valid_from, before):
+            self.message_user(request, said, messages.WARNING)
 
     def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
         copied = request.GET.get(COPIED, "")

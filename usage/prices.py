@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final, TypedDict, Unpack, cast
 
@@ -12,7 +12,8 @@ from django.db import transaction
 from django.utils import timezone
 
 from accounts.models import Team
-from usage.models import ModelPrice
+from accounts.time_ids import first_id
+from usage.models import ModelPrice, UsageEvent
 from usage.price_list import TIER_RATES, price_of
 from usage.pricing import UNITS, per_mtok, to_nano, to_usd
 
@@ -62,6 +63,8 @@ COLUMNS = (
 )  # fmt: skip
 TOOL_NAME = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9_]{1,64}")
 TIER: Final = "from_prompt_tokens"
+# A price that begins earlier than so long ago was meant to begin in the past: forms are filled in for a while.
+LATE = timedelta(minutes=10)
 
 
 def set_price(
@@ -104,6 +107,32 @@ def carry_prices(model: str, renamed: str) -> None:
 def price_in_force(model: str, team: Team | None, at: datetime) -> ModelPrice | None:
     """The row that counts at that time for this team, or for everyone (None). Not what ships with the gateway."""
     return ModelPrice.objects.filter(model=model, team=team, valid_from__lte=at).order_by("valid_from", "id").last()
+
+
+def back_dated(model: str, team: Team | None, valid_from: datetime, before: ModelPrice | None) -> str:
+    """What a price that begins in the past means for what was called since then, in words; "" when nothing does.
+    `before`: the row that counted at its beginning until now."""
+    now = timezone.now()
+    if now - valid_from < LATE:
+        return ""
+    called = UsageEvent.objects.filter(model=model, pk__gte=first_id(valid_from)).exists()
+    if before is None and not called:
+        return ""
+    rows = ModelPrice.objects.filter(model=model, team=team, valid_from__gt=valid_from, valid_from__lte=now)
+    after = rows.order_by("valid_from", "id").first()
+    whose = f"{model} for team {team}" if team else model
+    replaces = f"replaces that of {_day(before.valid_from)}" if before else "counts"
+    until = f" until that of {_day(after.valid_from)}" if after else ""
+    said = f"The price of {whose} {replaces} from {_day(valid_from)} on{until}."
+    if not called:
+        return said
+    again = f"manage.py rerate --from {valid_from.astimezone(UTC):%Y-%m-%dT%H:%M} --model {model} --reason TEXT"
+    return f"{said} Calls since then keep what they cost until they are priced again: {again}"
+
+
+def _day(moment: datetime) -> str:
+    at = moment.astimezone(UTC)
+    return f"{at:%-d %b %Y}" if at.hour == at.minute == 0 else f"{at:%-d %b %Y, %H:%M} UTC"
 
 
 def columns_of(usd: UsdPrice) -> dict[str, Any]:

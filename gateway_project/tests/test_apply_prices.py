@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
+from django.core.management import call_command
 
 from accounts.models import Team
 from gateway_project.apply import NotApplied, apply
 from usage.models import ModelPrice
 from usage.price_list import prices_at
 from usage.pricing import Price
+from usage.tests.events import add
 
 pytestmark = pytest.mark.django_db
 
@@ -134,6 +138,43 @@ def test_price_of_the_past_is_for_calls_that_are_priced_again() -> None:
     run("models: [{name: gpt, input_usd_per_mtok: 3, output_usd_per_mtok: 2, prices_from: 2026-01-01}]")
     run(PLAIN)
     assert (dollars(at=datetime(2026, 1, 1, tzinfo=UTC)), dollars()) == (3, 1)
+
+
+def test_price_of_the_past_says_what_it_replaces_and_how_calls_are_priced_again() -> None:
+    run("models: [{name: gpt, input_usd_per_mtok: 3, output_usd_per_mtok: 2, prices_from: 2026-01-01}]")
+    add(datetime(2026, 3, 1, tzinfo=UTC))
+    late = "models: [{name: gpt, input_usd_per_mtok: 4, prices_from: 2026-02-01}]"
+    assert [change.notes for change in apply(late.encode())] == [
+        [
+            "The price of gpt replaces that of 1 Jan 2026 from 1 Feb 2026 on. Calls since then keep what they cost "
+            "until they are priced again: manage.py rerate --from 2026-02-01T00:00 --model gpt --reason TEXT"
+        ]
+    ]
+    assert apply(late.encode()) == []
+
+
+def test_command_prints_what_a_price_of_the_past_replaces(tmp_path: Path) -> None:
+    run("models: [{name: gpt, input_usd_per_mtok: 3, output_usd_per_mtok: 2, prices_from: 2026-01-01}]")
+    path, out = tmp_path / "prices.yaml", io.StringIO()
+    path.write_text("models: [{name: gpt, input_usd_per_mtok: 4, prices_from: 2026-02-01}]")
+    call_command("apply", str(path), stdout=out)
+    assert out.getvalue() == (
+        "~ model gpt: input_usd_per_mtok\n  The price of gpt replaces that of 1 Jan 2026 from 1 Feb 2026 on.\n"
+    )
+
+
+def test_price_of_a_team_says_so_too(research: Team) -> None:
+    run(PLAIN)
+    ModelPrice.objects.update(valid_from=datetime(2026, 1, 1, tzinfo=UTC))
+    add(datetime(2026, 3, 1, tzinfo=UTC))
+    prices = "[{model: gpt, input_usd_per_mtok: 4, output_usd_per_mtok: 2, prices_from: 2026-02-01}]"
+    (change,) = apply(f"teams: [{{name: research, prices: {prices}}}]".encode())
+    assert change.notes[0].startswith("The price of gpt for team research counts from 1 Feb 2026 on. Calls since then")
+
+
+@pytest.mark.parametrize("declared", [PLAIN, PLAIN.replace("}", ", prices_from: 2026-01-01}")], ids=["now", "unused"])
+def test_price_that_changes_no_call_says_nothing(declared: str) -> None:
+    assert [change.notes for change in apply(declared.encode())] == [[]]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from django.contrib.messages import get_messages
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
@@ -18,6 +19,7 @@ from usage.models import ModelPrice, Rerating
 from usage.price_list import price_of
 from usage.prices import set_price
 from usage.pricing import Price
+from usage.tests.events import add
 
 PRICES, ADD = reverse("admin:usage_modelprice_changelist"), reverse("admin:usage_modelprice_add")
 RERATINGS = reverse("admin:usage_rerating_changelist")
@@ -165,6 +167,26 @@ def test_setting_the_next_price_begins_with_the_one_before(admin_client: Client,
     for words in ("web_search: 10", "200001: input 5, output 15"):
         assert words in page
     assert admin_client.get(ADD, {"copy": "nonsense"}).status_code == 200
+
+
+def test_price_of_the_past_says_what_it_replaces(admin_client: Client) -> None:
+    priced(model="gpt-test", valid_from=datetime(2026, 1, 1, tzinfo=UTC))
+    priced(model="gpt-test", valid_from=datetime(2026, 3, 1, tzinfo=UTC))
+    add(datetime(2026, 2, 3, tzinfo=UTC), model="gpt-test")
+    past = {"valid_from_0": "2026-02-01", "valid_from_1": "08:30"}
+    said = [str(one) for one in get_messages(admin_client.post(ADD, {**PLAIN, **TOKENS, **past}).wsgi_request)]
+    assert said[0] == (
+        "The price of gpt-test replaces that of 1 Jan 2026 from 1 Feb 2026, 08:30 UTC on until that of 1 Mar 2026. "
+        "Calls since then keep what they cost until they are priced again: "
+        "manage.py rerate --from 2026-02-01T08:30 --model gpt-test --reason TEXT"
+    )
+
+
+def test_price_of_now_or_later_replaces_none_in_the_past(admin_client: Client) -> None:
+    priced(model="gpt-test", valid_from=datetime(2026, 1, 1, tzinfo=UTC))
+    add(timezone.now(), model="gpt-test")
+    response = admin_client.post(ADD, {**PLAIN, **TOKENS})
+    assert not [one for one in get_messages(response.wsgi_request) if "replaces" in str(one)]
 
 
 # --- looking --------------------------------------------------------------------------------------------------------

@@ -28,6 +28,8 @@ class Command(BaseCommand):
             raise CommandError("\n".join([*lines, "nothing was applied"])) from None
         for change in changes:
             self.stdout.write(str(change))
+            for note in change.notes:
+                self.stdout.write(f"  {note}")
         if not changes:
             self.stdout.write("nothing changed")
         elif dry_run:
