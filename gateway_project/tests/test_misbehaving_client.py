@@ -274,7 +274,9 @@ def test_slow_reader_that_goes_on_gets_everything(
         client.ask("patient/ok", stream=streamed)
         started = time.monotonic()
         while len(client.received) < 12 * MEGABYTE:
-            client.received += client.socket.recv(128 * 1024)
+            chunk = client.socket.recv(128 * 1024)
+            assert chunk, "the gateway has closed the connection in the middle of its answer"
+            client.received += chunk
             time.sleep(0.008)
         client.read_until(b"[DONE]" if streamed else b"}}}")
         assert time.monotonic() - started > WRITE_TIMEOUT_S
