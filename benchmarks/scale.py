@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import signal
 import sys
 import tempfile
@@ -17,10 +16,12 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
+
+from benchmarks.scale_export import export
 
 MOST_MS = 300
 MOST_DASHBOARD_MS = 200
@@ -137,21 +138,24 @@ def _measure(options: argparse.Namespace) -> list[str]:
     """Fills the database unless it is filled; prints the tables. What was missed."""
     from django.core.management import call_command
 
-    from benchmarks import scale_rows
+    from benchmarks import scale_facts, scale_rows
     from usage.models import UsageEvent
 
     call_command("migrate", verbosity=0)
-    facts = [f"- {machine_facts()}"]
+    facts = [f"- {scale_facts.machine()}"]
     if not UsageEvent.objects.exists():
         size = scale_rows.Size(options.rows, options.days)
         scale_rows.fill(size, say)
         hours, seconds = scale_rows.roll_up()
         facts.append(f"- rolled up: {hours:,} hours in {seconds:,.0f} s, {hours / seconds:.1f} hours a second")
-    facts += [f"- {line}" for line in sizes()]
+    facts += [f"- {line}" for line in scale_facts.sizes()]
     print("\n".join(facts), end="\n\n", flush=True)
+    exported = [export(kind, options.export) for kind in ("csv", "parquet") if options.export]
+    print("\n".join(map(str, exported)), flush=True)
     opened = open_pages(list(pages()), say)
     print("\n".join(table(opened)), flush=True)
     missed = [f"{it.page.name}: {', '.join(it.misses)}" for it in opened if it.misses]
+    missed += [f"export as {it.kind}: {it.misses}" for it in exported if it.misses]
     print(f"\n{len(opened)} pages, {len(missed)} missed." + "".join(f"\n- {line}" for line in missed), flush=True)
     return missed
 
@@ -179,6 +183,11 @@ def _front_and_dashboard() -> Iterator[Page]:
         for name in ("24h", "30d"):
             query = f"?range={name}&group={group}"
             yield Page(f"dashboard, {name} by {group}", dashboard + query, MOST_DASHBOARD_MS)
+    own_range = f"from={datetime.now(UTC) - timedelta(days=89):%Y-%m-%d}"
+    for group in GROUPS:
+        for name, of in (("", ""), (" of a provider", "&provider=provider-1")):
+            query = f"?{own_range}{of}&group={group}"
+            yield Page(f"dashboard, 90 days{name} by {group}", dashboard + query, MOST_DASHBOARD_MS)
     for measure in MEASURES:
         yield Page(f"dashboard, 30d, {measure}", f"{dashboard}?range=30d&measure={measure}", MOST_DASHBOARD_MS)
     team = Team.objects.earliest("pk").pk
@@ -403,52 +412,20 @@ def table(opened: list[Opened]) -> Iterator[str]:
         yield f"| {it.page.name} | {it.queries} | {times} | {verdict} |"
 
 
-# --- facts ------------------------------------------------------------------------------------------------------------
-def machine_facts() -> str:
-    from django.db import connection
-
-    with connection.cursor() as cursor:
-        cursor.execute("SHOW server_version")
-        version = cursor.fetchone()[0].split()[0]
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    load = " ".join(f"{value:.1f}" for value in os.getloadavg())
-    return (
-        f"{_processor()}, {os.cpu_count()} cores, {memory:.0f} GiB; load {load}; PostgreSQL {version}, "
-        f"Python {platform.python_version()}"
-    )
-
-
-def _processor() -> str:
-    found = Path("/proc/cpuinfo")
-    lines = found.read_text().splitlines() if found.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
-
-
-def sizes() -> Iterator[str]:
-    """Rows, and how much room they take."""
-    from django.db import connection
-
-    with connection.cursor() as cursor:
-        for table_name in ("usage_usageevent", "usage_rollup", "usage_subtotal", "policies_finding"):
-            cursor.execute(
-                f"SELECT count(*), pg_table_size('{table_name}'), pg_indexes_size('{table_name}') FROM {table_name}"
-            )
-            rows, heap, indexes = cursor.fetchone()
-            each = f"{(heap + indexes) / rows:.0f} bytes a row, {indexes / rows:.0f} of them indexes" if rows else "-"
-            yield f"{table_name}: {rows:,} rows, {(heap + indexes) / 2**20:,.0f} MiB, {each}"
-        cursor.execute("SELECT grain, count(*) FROM usage_rollup GROUP BY grain ORDER BY grain")
-        yield "rollups: " + ", ".join(f"{count:,} by {grain}" for grain, count in cursor.fetchall())
-        cursor.execute("SELECT grain, count(*) FROM usage_subtotal GROUP BY grain ORDER BY grain")
-        yield "subtotals: " + ", ".join(f"{count:,} by {grain}" for grain, count in cursor.fetchall())
-
-
+# --- options ----------------------------------------------------------------------------------------------------------
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="make scale ARGS=...", description="Fills a PostgreSQL with usage events and opens every admin page."
     )
     parser.add_argument("--rows", type=int, default=10_000_000, help="how many usage events (10,000,000)")
     parser.add_argument("--days", type=int, default=90, help="over how many days (90)")
+    parser.add_argument(
+        "--export",
+        type=int,
+        default=1_000_000,
+        metavar="ROWS",
+        help="how many to export, watching the memory (1,000,000)",
+    )
     parser.add_argument("--folder", help="where the server keeps its data; 1 GB for each million (the usual one)")
     parser.add_argument(
         "--keep", action="store_true", help="keep the server until Ctrl-C, to look at it or measure again"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import date
+from html import escape
 from itertools import groupby
-from operator import attrgetter
 from typing import Any, cast
 from urllib.parse import urlencode
 
@@ -15,7 +15,6 @@ from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import reverse
-from django.utils.html import escape
 from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin
 from unfold.widgets import UnfoldAdminSelectWidget
@@ -163,13 +162,10 @@ def _team(lines: list[Line], breakdown: Breakdown, shown_in: Currency) -> TeamRo
 
 def _html(kind: str, row: Row) -> str:
     """A row of the table. There may be thousands: in a template they took as long as all the rest of the page."""
-    name, calls, unpriced, tokens, usd, shown = map(escape, _texts(row))
-    mark = f' <abbr title="Of these without a price: {unpriced}">+?</abbr>' if unpriced else ""
-    cells = "".join(f"<td>{text}</td>" for text in (calls + mark, tokens, usd, shown) if text)
-    return f'<tr class="{kind}"><th scope="row">{name}</th>{cells}</tr>\n'
-
-
-_texts = attrgetter("name", "calls", "unpriced", "tokens", "usd", "shown")
+    mark = f' <abbr title="Of these without a price: {row.unpriced}">+?</abbr>' if row.unpriced else ""
+    shown = f"<td>{escape(row.shown)}</td>" if row.shown else ""
+    figures = f"<td>{row.calls}{mark}</td><td>{row.tokens}</td><td>{row.usd}</td>{shown}"
+    return f'<tr class="{kind}"><th scope="row">{escape(row.name)}</th>{figures}</tr>\n'
 
 
 def _row(name: str, used: Used, shown_in: Currency) -> Row:

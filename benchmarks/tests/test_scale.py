@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from django.test import Client
 
-from benchmarks import machine, scale
+from benchmarks import machine, scale, scale_export
+from usage import exports
 
 PAGE = scale.Page("a page", "/admin/", most_ms=300)
 
@@ -80,3 +81,17 @@ def test_sums_are_those_that_the_product_makes(postgres_url: str, tmp_path: Path
             [sys.executable, "manage.py", *command], cwd=machine.ROOT, env=environment, capture_output=True, text=True
         )
         assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.django_db
+def test_export_is_watched_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = iter([100.0, 102.0, 101.0, 150.0])
+    monkeypatch.setattr(scale_export, "resident_mib", lambda: next(memory))
+    monkeypatch.setattr(scale_export, "EVERY", 2)
+    monkeypatch.setattr(exports, "pages", lambda events: iter([["row"] * 2] * 9))
+    monkeypatch.setitem(
+        exports.FORMATS, "csv", exports.Format("CSV", "", lambda pages: (b"x" * len(page) for page in pages))
+    )
+    found = scale_export.export("csv", 8)
+    assert (found.rows, found.size, found.rss_mib, found.growth_mib) == (8, 8, [100, 102, 101, 150], 50)
+    assert found.misses == "50 MiB more, at most 32"
