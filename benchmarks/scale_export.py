@@ -36,8 +36,8 @@ class Exported:
     def __str__(self) -> str:
         flow = " ".join(f"{value:.0f}" for value in self.rss_mib)
         return (
-            f"- export of {self.rows:,} rows as {self.kind}, {self.size / 2**20:,.0f} MiB in {self.took_s:,.0f} s: peak "
-            f"RSS {self.growth_mib:.1f} MiB over the start; every {EVERY:,} rows, MiB: {flow}"
+            f"- export of {self.rows:,} rows as {self.kind}, {self.size / 2**20:,.0f} MiB in {self.took_s:,.0f} s: "
+            f"peak RSS {self.growth_mib:.1f} MiB over the start; every {EVERY:,} rows, MiB: {flow}"
         )
 
 
