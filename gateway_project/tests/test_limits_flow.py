@@ -337,8 +337,11 @@ def test_budget_that_others_only_hold_leads_nowhere(limited: GatewayProcess, ups
     with ThreadPoolExecutor(1) as threads:
         first = threads.submit(ask, limited, "hasty", "slow")
         upstream.wait_for_calls(1)
-        check_error(ask(limited, "hasty"), 429, "requests", "rate_limit_exceeded")
+        refused = ask(limited, "hasty")
+        check_error(refused, 429, "requests", "rate_limit_exceeded")
         assert first.result().status_code == 200
+    refused_by = limited.event_of(refused.headers["x-request-id"])["refused_by"]
+    assert refused_by.endswith("in total; what is left is held by calls under way")
 
 
 @pytest.mark.parametrize(
@@ -408,6 +411,8 @@ def test_key_that_policies_block_again_and_again_has_to_wait(every_limited: Gate
     assert {answer.status_code for answer in refused} == {429}
     assert "blocked this key again and again" in refused[0].json()["error"]["message"]
     assert 0 < int(refused[0].headers["retry-after"]) <= 30
+    event = every_limited.event_of(refused[0].headers["x-request-id"])
+    assert event["refused_by"] == "wait of a key that policies have blocked again and again"
     assert call(every_limited, key="alice").status_code == 200
 
 
