@@ -28,8 +28,8 @@ from usage.spreadsheets import CSV_TYPE, csv_lines
 
 DAY = timedelta(days=1)
 TEMPLATE = "admin/usage/dashboard.html"
-FAILED = "The provider or the gateway failed: statuses of 500 and above."
-REFUSED = "The caller was told no, by a policy, a rate limit, a budget, or for what was asked: statuses of 400 to 498."
+FAILED = "the provider or the gateway failed: statuses of 500 and above."
+REFUSED = "the caller was told no, by a policy, a rate limit, a budget, or for what was asked: statuses of 400 to 498."
 MOST_ROWS = 10_000  # of a CSV file
 OTHERS = "All others"
 # What a line of one leads to: the same time and filters, and these with it, grouped by the first that is left.
@@ -166,7 +166,7 @@ def figures(found: Report, shown_in: Currency) -> list[Figure]:
         ),
         Figure("Calls", "swap_horiz", f"{total.calls:,}", (f"{total.abandoned:,} left by the client",)),
         Figure(
-            "Failed calls",
+            "Failed",
             "error",
             share(total.failed, total.calls),
             (f"{total.failed:,}, by the provider or the gateway",),
@@ -174,7 +174,7 @@ def figures(found: Report, shown_in: Currency) -> list[Figure]:
             help_text=FAILED,
         ),
         Figure(
-            "Refused calls",
+            "Refused",
             "block",
             share(total.refused, total.calls),
             (f"{total.refused:,}, by policies, limits, budgets",),

@@ -100,7 +100,7 @@ def test_figures_say_spend_tokens_calls_failures_and_latency(admin_client: Clien
     assert found["Spend"] == ("$11.50", "1 call unpriced")
     assert found["Tokens"] == ("480", "400 in, 80 out")
     assert found["Calls"][0] == "4"
-    assert found["Failed calls"][0] == "25 %"
+    assert found["Failed"][0] == "25 %"
     assert found["Latency"][0].endswith("ms")
     assert found["First byte"][0].endswith("ms")
 
@@ -110,8 +110,8 @@ def test_refused_calls_are_no_failed_ones(admin_client: Client, traffic: None) -
     add(NOW - DAY, team_id=4711, count=4, status=429, error_code="rate_limit_exceeded", cost_nano_usd=0)
     roll_up_all()
     found = {figure.title: (figure.value, *figure.notes) for figure in shown(admin_client, "?range=30d")["figures"]}
-    assert found["Failed calls"] == ("12 %", "1, by the provider or the gateway")
-    assert found["Refused calls"] == ("50 %", "4, by policies, limits, budgets")
+    assert found["Failed"] == ("12 %", "1, by the provider or the gateway")
+    assert found["Refused"] == ("50 %", "4, by policies, limits, budgets")
     row = rows(admin_client, "?range=30d")["(deleted team 4711)"]
     assert (row.failed, row.refused) == ("1", "4")
     for measure, calls in (("failed", 1), ("refused", 4)):
