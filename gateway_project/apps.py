@@ -7,6 +7,7 @@ class GatewayProjectConfig(AppConfig):
 
     def ready(self) -> None:
         """What apps show of each other without importing each other."""
-        from gateway_project import crossings
+        from gateway_project import crossings, portal
 
         crossings.build()
+        portal.build()

@@ -8,6 +8,8 @@ import time
 from typing import Any
 
 import pytest
+from django.conf import settings
+from django.shortcuts import resolve_url
 from django.test import AsyncClient
 
 from gateway_project import health
@@ -133,9 +135,9 @@ async def test_metrics_of_every_worker_are_added_up(
     assert b"python_info" not in reply.content
 
 
-async def test_front_page_leads_to_the_admin(async_client: AsyncClient) -> None:
+async def test_front_page_asks_for_sign_in(async_client: AsyncClient) -> None:
     reply = await async_client.get("/")
-    assert (reply.status_code, reply["Location"]) == (302, "/admin/")
+    assert (reply.status_code, reply["Location"]) == (302, f"{resolve_url(settings.LOGIN_URL)}?next=/")
 
 
 async def test_page_that_is_not_there_says_so_in_the_house_style(async_client: AsyncClient) -> None:

@@ -1,0 +1,26 @@
+"""The portal put together: its home page, its addresses, and what the apps add to its navigation."""
+
+from __future__ import annotations
+
+from django.contrib.auth.decorators import login_required
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.urls import URLPattern, URLResolver, path
+
+from accounts.portal import navigation
+from accounts.portal.navigation import Entry
+
+
+@login_required
+def home(request: HttpRequest) -> HttpResponse:
+    return render(request, "portal/home.html", {"sections": navigation.home_sections(request)})
+
+
+urlpatterns: list[URLPattern | URLResolver] = [
+    path("", home, name="portal_home"),
+]
+
+
+def build() -> None:
+    """Called once, when every app is ready."""
+    navigation.add(Entry("Home", "portal_home", 0))
