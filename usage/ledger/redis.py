@@ -23,46 +23,18 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from usage.ledger import upkeep
-from usage.ledger.base import Claim, Ledger, LedgerAway, Refused, Spent, Ticket, Waits, tightest
+from usage.ledger.base import Claim, Ledger, LedgerAway, Refused, Spent, Ticket, Waits
+from usage.ledger.gates import NO_GATES, NS_PER_US, Gate, Gates, gates_of, read_answer
 from usage.ledger.parts import CLOSED_US, PATIENCE_S, WHOLE, Part, Parts
 from usage.ledger.upkeep import Books
 from usage.ledger.wire import CLUSTER, Argument, Ready, Wire, open_wire, script
-from usage.limits import Holder, Holding, LimitSpec, Whose
+from usage.limits import Holder, Holding
 
 logger = logging.getLogger(__name__)
 
 BEAT_S = 0.5
 LEASE_US = 15_000_000
 DAY_S = 86_400
-NS_PER_US = 1_000
-
-
-class Gate(NamedTuple):
-    """One question of lua/admit.lua. `kind`: p parallel, f fair share, r requests, t tokens."""
-
-    kind: str
-    bucket: str
-    rate: int
-    whose: Whose
-
-    def amount(self, tokens: int) -> int:
-        """How much of its bucket a call of so many tokens takes."""
-        return min(tokens, self.rate) if self.kind == "t" else 1
-
-
-class Gates:
-    """What one part judges of a call. `told`: as admit.lua wants to have them."""
-
-    __slots__ = ("all", "charging", "counting", "told")
-
-    def __init__(self, gates: list[Gate]) -> None:
-        self.all = gates
-        self.charging = [gate for gate in gates if gate.kind in "rt"]
-        self.counting = [gate for gate in gates if gate.kind == "t"]
-        self.told = Ready(len(gates), *(fact for gate in gates for fact in gate[:3]))
-
-
-NO_GATES = Gates([])
 
 
 class Charge(NamedTuple):
@@ -183,7 +155,7 @@ class RedisLedger(Ledger):
             except LedgerAway as error:
                 away = error
                 continue
-            found = _read(ticket, gates.all, said)
+            found = read_answer(ticket, gates.all, said)
             if found is None:
                 taken.append((part, gates))
                 self._note_held(call, part, claims, said[2 + len(gates.all) :])
@@ -214,13 +186,13 @@ class RedisLedger(Ledger):
             own: dict[str, list[Gate]] = defaultdict(list)
             for limit in holding.limits:
                 if limit.owner:
-                    own[self.parts.name_of(limit.owner)] += _gates(limit, limit.name)
+                    own[self.parts.name_of(limit.owner)] += gates_of(limit, limit.name)
             holding.gates = (self, self.wire().run_id), {name: Gates(some) for name, some in own.items()}
         gates: dict[str, Gates] = holding.gates[1]
         if holding.by_address:
             name = self.parts.name_of(f"ip:{client_ip}")
             of_address = [limit for limit in holding.limits if not limit.owner]
-            here = [gate for limit in of_address for gate in _gates(limit, f"{limit.name}/{client_ip}")]
+            here = [gate for limit in of_address for gate in gates_of(limit, f"{limit.name}/{client_ip}")]
             gates = {**gates, name: Gates([*gates.get(name, NO_GATES).all, *here])}
         return gates
 
@@ -433,37 +405,6 @@ def _found(claims: Sequence[Claim], said: list[Any]) -> list[tuple[Claim, int]]:
 
 def account_of(claim: Claim) -> str:
     return f"{claim.budget.id}:{claim.start_us}"
-
-
-def _gates(limit: LimitSpec, bucket: str) -> list[Gate]:
-    gates = []
-    if limit.parallel is not None:
-        gates.append(Gate("p", f"{bucket}/p", limit.parallel, limit.whose))
-    if limit.requests is not None:
-        if limit.per_key and limit.requests:
-            gates.append(Gate("f", bucket, limit.requests, limit.whose))
-        gates.append(Gate("r", f"{bucket}/r", limit.requests, limit.whose))
-    if limit.tokens is not None:
-        gates.append(Gate("t", f"{bucket}/t", limit.tokens, limit.whose))
-    return gates
-
-
-WHAT = {"p": "parallel", "f": "requests", "r": "requests", "t": "tokens"}
-
-
-def _read(ticket: Ticket, gates: list[Gate], said: list[Any]) -> Refused | None:
-    """Notes how the buckets stand."""
-    refused, wait_us = said[:2]
-    for gate, used_us in zip(gates, map(int, said[2 : 2 + len(gates)]), strict=True):
-        if gate.kind in "rt":
-            if gate.kind == "r":
-                ticket.requests = tightest(ticket.requests, gate.rate, used_us * NS_PER_US)
-            else:
-                ticket.tokens = tightest(ticket.tokens, gate.rate, used_us * NS_PER_US)
-    if not refused:
-        return None
-    gate = gates[refused - 1]
-    return Refused(WHAT[gate.kind], gate.whose, gate.rate, int(wait_us) * NS_PER_US)
 
 
 async def _quietly(step: Coroutine[Any, Any, None]) -> None:
