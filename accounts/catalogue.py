@@ -14,11 +14,11 @@ def _none() -> list[str]:
     return []
 
 
-_sources: dict[str, Names] = {"models": _none, "endpoints": _none, "providers": _none}
+_sources: dict[str, Names] = {"models": _none, "callable": _none, "endpoints": _none, "providers": _none}
 
 
 def set_names(**sources: Names) -> None:
-    """`models`, `endpoints`, `providers`: asked each time a form is shown or judged, so they may query."""
+    """`models`, `callable`, `endpoints`, `providers`: asked each time a form is shown or judged, so they may query."""
     _sources.update(sources)
 
 
@@ -36,6 +36,11 @@ def prices() -> Mapping[str, PerMtok | None]:
 
 def model_names() -> list[str]:
     return _sources["models"]()
+
+
+def callable_names() -> list[str]:
+    """The models that a call can be answered for at the moment."""
+    return _sources["callable"]()
 
 
 def endpoint_names() -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable
 from datetime import timedelta
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from django.contrib import admin, messages
 from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
-from django.db.models import Exists, F, OuterRef, Q, QuerySet
+from django.db.models import Q, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.utils import timezone
@@ -28,7 +27,8 @@ from accounts.forms import (
     NewApiKeyForm,
     RotateForm,
 )
-from accounts.models import ApiKey, Membership, User
+from accounts.key_states import generation_of, state_of, with_membership
+from accounts.models import ApiKey, User
 from accounts.owner_sections import WithSections
 
 STATE_COLORS = {
@@ -125,10 +125,7 @@ class ApiKeyAdmin(Prefilled, LiveSoon, WithSections, ModelAdmin):
         return computed if obj is None else ("user", "team", *computed)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[ApiKey]:
-        membership = Membership.objects.filter(user=OuterRef("user"), team=OuterRef("team"))
-        in_team = Q(team__personal_of=F("user")) | Exists(membership)
-        queryset: QuerySet[ApiKey] = super().get_queryset(request)
-        return queryset.annotate(owner_in_team=in_team)
+        return with_membership(super().get_queryset(request))
 
     @display(description="owner", ordering="user__username", empty_value="the team")
     def owner(self, key: ApiKey) -> User | None:
@@ -325,24 +322,3 @@ class ApiKeyAdmin(Prefilled, LiveSoon, WithSections, ModelAdmin):
     def has_delete_permission(self, request: HttpRequest, obj: ApiKey | None = None) -> bool:
         """A key that was ever used is revoked, not deleted: what it spent must stay explained."""
         return super().has_delete_permission(request, obj) and (obj is None or obj.last_used_at is None)
-
-
-def state_of(key: Any) -> str:
-    """Why the key works or does not. Reads its team and owner, and the admin's `owner_in_team`."""
-    now = timezone.now()
-    if key.disabled:
-        return "revoked"
-    if key.expires_at and key.expires_at <= now:
-        return "expired"
-    if key.team.disabled:
-        return "team disabled"
-    if key.user and not key.user.is_active:
-        return "owner inactive"
-    if key.user and not key.owner_in_team:
-        return "owner left team"
-    return "rotating" if key.previous_until and key.previous_until > now else "active"
-
-
-def generation_of(key: ApiKey) -> str:
-    """Differs after each rotation and says nothing about the secret."""
-    return hashlib.sha256(f"generation {key.pk} {key.digest} {key.imported_digest}".encode()).hexdigest()[:16]

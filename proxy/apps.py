@@ -16,7 +16,10 @@ class ProxyConfig(AppConfig):
         from proxy.endpoints import ENDPOINTS
 
         catalogue.set_names(
-            models=selectors.model_names, endpoints=lambda: list(ENDPOINTS), providers=selectors.provider_names
+            models=selectors.model_names,
+            callable=selectors.callable_models,
+            endpoints=lambda: list(ENDPOINTS),
+            providers=selectors.provider_names,
         )
         catalogue.set_prices(selectors.dearest_prices)
         for model in ("Provider", "Model", "Route"):
