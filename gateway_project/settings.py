@@ -71,6 +71,7 @@ INSTALLED_APPS = [
     "csp",
     "gateway_project",
     "accounts",
+    "accounts.audit",
     "usage",
     "policies",
     "proxy",
@@ -86,6 +87,7 @@ MIDDLEWARE = [
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "accounts.audit.actors.of_request",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
