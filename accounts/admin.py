@@ -27,6 +27,7 @@ from unfold.views import ChangeList
 
 from accounts import (
     key_admin,  # noqa: F401 - registers its page
+    roles,
 )
 from accounts.admin_pages import KEPT, LiveSoon, allowed_text, change_url, confirm
 from accounts.forms import (
@@ -308,7 +309,7 @@ class UserAdmin(LiveSoon, KeptWithUsedKeys, WithSections, BaseUserAdmin, ModelAd
     )
     readonly_fields = ("last_login", "date_joined", "models_text")
     filter_horizontal = ()
-    # Whoever may set these may give themselves every right there is.
+    # For those who may give rights, up to their own; the second is for superusers alone.
     for_superusers = ("is_staff", "is_superuser", "groups", "user_permissions")
 
     def get_form(self, request: HttpRequest, obj: User | None = None, change: bool = False, **kwargs: Any) -> Any:
@@ -329,9 +330,15 @@ class UserAdmin(LiveSoon, KeptWithUsedKeys, WithSections, BaseUserAdmin, ModelAd
         ]
 
     def get_readonly_fields(self, request: HttpRequest, obj: User | None = None) -> tuple[str, ...]:
-        return (*self.readonly_fields, *(() if request.user.is_superuser else self.for_superusers))
+        if request.user.is_superuser:
+            return self.readonly_fields
+        fixed = ("is_superuser",) if roles.may_give_rights(request.user) else self.for_superusers
+        return (*self.readonly_fields, *fixed)
 
     def formfield_for_manytomany(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        give = {"groups": roles.groups_to_give, "user_permissions": roles.permissions_to_give}.get(db_field.name)
+        if give is not None and not request.user.is_superuser:
+            kwargs["queryset"] = give(request.user)
         field = super().formfield_for_manytomany(db_field, request, widget=SearchableSelectMultiple(), **kwargs)
         return searchable(field, db_field.help_text)
 
@@ -339,13 +346,11 @@ class UserAdmin(LiveSoon, KeptWithUsedKeys, WithSections, BaseUserAdmin, ModelAd
         return super().get_queryset(request).prefetch_related("teams")
 
     def has_change_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
-        """Nobody but a superuser changes a superuser, or sets their password."""
-        allowed = super().has_change_permission(request, obj)
-        return allowed and (request.user.is_superuser or not getattr(obj, "is_superuser", False))
+        """Nobody changes who has more rights than they, or sets their password."""
+        return super().has_change_permission(request, obj) and roles.may_manage(request.user, obj)
 
     def has_delete_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
-        allowed = super().has_delete_permission(request, obj)
-        return allowed and (request.user.is_superuser or not getattr(obj, "is_superuser", False))
+        return super().has_delete_permission(request, obj) and roles.may_manage(request.user, obj)
 
     @display(description="name", ordering="last_name")
     def full_name(self, user: User) -> str:
@@ -369,7 +374,8 @@ admin.site.unregister(Group)
 
 @admin.register(Group)
 class GroupAdmin(BaseGroupAdmin, ModelAdmin):
-    """Rights in the admin, by job. Who is in a group is set at the person. Only superusers give rights."""
+    """Rights in the admin, by job. Who is in a group is set at the person. The roles of accounts.roles stay as they
+    are; of other groups one gives what one has."""
 
     empty_hint = "A group holds rights in this admin, such as looking at usage or making keys; people are put into it."
     filter_horizontal = ()
@@ -378,15 +384,34 @@ class GroupAdmin(BaseGroupAdmin, ModelAdmin):
         kwargs["help_texts"] = {"name": "The job, such as support or finance."}
         return super().get_form(request, obj, change, **kwargs)
 
+    def get_fieldsets(self, request: HttpRequest, obj: Group | None = None) -> Any:
+        fields = ("name", "permissions")
+        kept = "A role of the gateway's own, which stays as it is. For other rights, make a group of your own."
+        return ((None, {"fields": fields, "description": kept if roles.is_builtin(obj) else ""}),)
+
     def formfield_for_manytomany(self, db_field: Any, request: HttpRequest | None = None, **kwargs: Any) -> Any:
+        if request is not None:
+            kwargs["queryset"] = roles.permissions_to_give(request.user).select_related("content_type")
         field = super().formfield_for_manytomany(db_field, request, widget=SearchableSelectMultiple(), **kwargs)
         return searchable(field, "What people of this group may do in this admin. To look at something: its “view”.")
 
     def has_add_permission(self, request: HttpRequest) -> bool:
-        return bool(request.user.is_superuser)
+        return super().has_add_permission(request) and roles.may_give_rights(request.user)
 
     def has_change_permission(self, request: HttpRequest, obj: Group | None = None) -> bool:
-        return bool(request.user.is_superuser)
+        return super().has_change_permission(request, obj) and self._may_give(request, obj)
 
     def has_delete_permission(self, request: HttpRequest, obj: Group | None = None) -> bool:
-        return bool(request.user.is_superuser)
+        return super().has_delete_permission(request, obj) and self._may_give(request, obj)
+
+    def get_actions(self, request: HttpRequest) -> dict[str, Any]:
+        """Each is looked at before it is deleted: several at once would pass the roles by."""
+        actions: dict[str, Any] = super().get_actions(request)
+        actions.pop("delete_selected", None)
+        return actions
+
+    @staticmethod
+    def _may_give(request: HttpRequest, group: Group | None) -> bool:
+        if group is None:
+            return roles.may_give_rights(request.user)
+        return not roles.is_builtin(group) and roles.groups_to_give(request.user).filter(pk=group.pk).exists()

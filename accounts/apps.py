@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.apps import AppConfig
-from django.db.models.signals import post_delete, post_save
+from django.db.models.signals import post_delete, post_migrate, post_save
 
 
 class AccountsConfig(AppConfig):
@@ -14,6 +14,9 @@ class AccountsConfig(AppConfig):
         for model in ("User", "Team", "Membership", "ApiKey"):
             for signal in (post_save, post_delete):
                 signal.connect(_bump, sender=self.get_model(model), dispatch_uid=f"identity {model}")
+        from accounts import roles
+
+        post_migrate.connect(roles.keep_roles, dispatch_uid="keep roles")
 
 
 def _bump(update_fields: frozenset[str] | None = None, **_kwargs: Any) -> None:

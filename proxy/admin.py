@@ -18,7 +18,7 @@ from unfold.views import ChangeList
 
 from accounts.admin_pages import LiveSoon, change_url
 from proxy import selectors, services
-from proxy.forms import ModelForm, PricedModelForm, ProviderForm, effective_url, header_names
+from proxy.forms import SET_SECRETS, ModelForm, PricedModelForm, ProviderForm, effective_url, header_names
 from proxy.models import Model, Provider, Route
 from proxy.providers import presets
 from usage.display import price
@@ -82,10 +82,12 @@ class ProviderAdmin(LiveSoon, ModelAdmin):
 
     def get_form(self, request: HttpRequest, obj: Provider | None = None, change: bool = False, **kwargs: Any) -> Any:
         form = super().get_form(request, obj, change, **kwargs)
-        return type(form.__name__, (form,), {"user": request.user})
+        who = {"user": request.user, "may_set_secrets": request.user.has_perm(SET_SECRETS)}
+        return type(form.__name__, (form,), who)
 
     def get_fieldsets(self, request: HttpRequest, obj: Provider | None = None) -> Any:
-        if obj is not None and not self.has_change_permission(request, obj):
+        may_set = request.user.has_perm(SET_SECRETS)
+        if not may_set or (obj is not None and not self.has_change_permission(request, obj)):
             secrets: tuple[Any, ...] = ("credential_state", "headers_text")
         else:
             secrets = ("new_credential", "new_extra_headers")

@@ -29,6 +29,7 @@ from proxy.ssrf import PrivateAddress, RefusedUrl, UnknownHost, check_url
 from usage.forms import CACHE_WRITE, CACHED, INPUT, OUTPUT, PRICES, price_field
 from usage.pricing import to_usd
 
+SET_SECRETS = "proxy.set_provider_secrets"
 HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
 HEADER_VALUE = re.compile(r"[\t\x20-\x7e]*\Z")
 # These belong to the connection, not to the provider's account.
@@ -45,9 +46,10 @@ class WriteOnlyTextarea(UnfoldAdminTextareaWidget):
 
 
 class ProviderForm(forms.ModelForm):
-    """`user` is set by the admin: what may be saved depends on who saves it."""
+    """`user` and `may_set_secrets` are set by the admin: what may be saved depends on who saves it."""
 
     user: User
+    may_set_secrets = True
 
     kind = forms.ChoiceField(
         choices=presets.kinds,
@@ -113,6 +115,9 @@ class ProviderForm(forms.ModelForm):
             self.fields[
                 "new_extra_headers"
             ].help_text = "Sent with every call, one “Name: value” a line. Kept encrypted and never shown again."
+        if not self.may_set_secrets:
+            for name in ("new_credential", "remove_credential", "new_extra_headers", "remove_extra_headers"):
+                self.fields.pop(name, None)
         show_round_numbers(self)
         # admin/gatehouse.js shows the chosen kind's address as the placeholder.
         defaults = {kind: presets.default_base_url(kind) for kind, _ in presets.kinds()}
@@ -195,7 +200,12 @@ class ProviderForm(forms.ModelForm):
             self.add_error("base_url", "This kind has no usual address: enter yours.")
             return
         moved = origin(url) != origin(self._stored_url)
-        if self.instance.pk and moved and self._keeps_secrets(cleaned):
+        if not self.may_set_secrets:
+            if (moved or self._opens_tls(cleaned)) and self._keeps_secrets(cleaned):
+                field = "base_url" if moved else "tls_verify"
+                self.add_error(field, "It has an API key or extra headers, and you may not set these: they would be "
+                               "sent where they were not meant for. Ask somebody who may set them.")  # fmt: skip
+        elif self.instance.pk and moved and self._keeps_secrets(cleaned):
             self.add_error(
                 "new_credential",
                 "The address has changed. Enter the API key (and the extra headers) again, or remove them, so that "
@@ -203,6 +213,11 @@ class ProviderForm(forms.ModelForm):
             )
         if self.user.is_superuser or url != self._stored_url:
             self._check_network(url, cleaned)
+
+    def _opens_tls(self, cleaned: dict[str, Any]) -> bool:
+        """Whether somebody on the way could read along who could not before."""
+        other_authority = cleaned.get("tls_ca", "") != str(self.initial.get("tls_ca") or "").strip()
+        return other_authority or bool(self.initial.get("tls_verify") and not cleaned.get("tls_verify"))
 
     def _keeps_secrets(self, cleaned: dict[str, Any]) -> bool:
         return any(

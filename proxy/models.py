@@ -95,6 +95,7 @@ class Provider(models.Model):
 
     class Meta:
         ordering = ["name"]
+        permissions = [("set_provider_secrets", "Can set the API keys and extra headers of providers")]
 
     def __str__(self) -> str:
         return self.name

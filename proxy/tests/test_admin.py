@@ -386,3 +386,42 @@ def test_provider_that_a_rule_in_force_asks_keeps_its_name_and_stays_on(
     assert "asked" in str(response.context["errors"])
     judge.refresh_from_db()
     assert (judge.name, judge.enabled) == ("judge", True)
+
+
+# --- the secrets are for those who may set them ---------------------------------------------------------------------
+OPERATOR = ("proxy.add_provider", "proxy.change_provider", "proxy.view_provider")
+
+
+def test_operator_is_offered_no_secret(client: Client) -> None:
+    provider = stored()
+    somebody = staff(client, *OPERATOR)
+    for page in (ADD_PROVIDER, change_url(provider)):
+        text = somebody.get(page).content.decode()
+        assert 'name="_save"' in text
+        for field in ("new_credential", "remove_credential", "new_extra_headers", "remove_extra_headers"):
+            assert f'name="{field}"' not in text
+
+
+def test_operator_sets_and_removes_no_secret(client: Client) -> None:
+    provider = stored()
+    before = (provider.credential, provider.extra_headers)
+    data = {**PROVIDER, "new_credential": "sk-mine", "new_extra_headers": "X-Mine: 1", "first_byte_timeout_s": "7"}
+    somebody = staff(client, *OPERATOR)
+    base_url = provider.base_url
+    removing = {"remove_credential": "on", "remove_extra_headers": "on"}
+    for secrets in (data, {**PROVIDER, **removing, "first_byte_timeout_s": "7"}):
+        response = somebody.post(change_url(provider), {**secrets, "kind": provider.kind, "base_url": base_url})
+        assert response.status_code == 302, response.context["errors"]
+        provider.refresh_from_db()
+        assert (provider.credential, provider.extra_headers) == before
+        assert provider.first_byte_timeout_s == 7
+
+
+@pytest.mark.parametrize("change", [{"base_url": "https://203.0.113.9/v1"}, {"tls_verify": ""}], ids=["moved", "tls"])
+def test_operator_does_not_send_a_stored_secret_elsewhere(client: Client, change: dict[str, str]) -> None:
+    provider = stored()
+    data = {**PROVIDER, "kind": provider.kind, "base_url": provider.base_url, **change}
+    response = staff(client, *OPERATOR).post(change_url(provider), data)
+    assert "sent where they were not meant for" in response.content.decode()
+    provider.refresh_from_db()
+    assert (provider.base_url, provider.tls_verify) == ("", True)
