@@ -5,9 +5,9 @@ from __future__ import annotations
 from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
-from django.urls import URLPattern, URLResolver, path
+from django.urls import URLPattern, URLResolver, include, path
 
-from accounts.portal import navigation
+from accounts.portal import key_budgets, navigation
 from accounts.portal.navigation import Entry
 
 
@@ -18,9 +18,14 @@ def home(request: HttpRequest) -> HttpResponse:
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("", home, name="portal_home"),
+    path("", include("accounts.portal.urls")),
 ]
 
 
 def build() -> None:
     """Called once, when every app is ready."""
+    from usage.own_budgets import OwnBudgets  # needs the models
+
+    key_budgets.set_budgets(OwnBudgets())
     navigation.add(Entry("Home", "portal_home", 0))
+    navigation.add(Entry("Keys", "portal_keys", 10))
