@@ -97,9 +97,9 @@ def make_public_id() -> str:
     return "".join(secrets.choice(ALPHABET) for _ in range(PUBLIC_ID_CHARS))
 
 
-def make_key(public_id: str) -> str:
+def make_key(public_id: str, prefix: str = PREFIX) -> str:
     """A new key for `public_id`. The only moment at which the whole key exists here."""
-    unsigned = f"{PREFIX}{public_id}-{''.join(secrets.choice(ALPHABET) for _ in range(SECRET_CHARS))}"
+    unsigned = f"{prefix}{public_id}-{''.join(secrets.choice(ALPHABET) for _ in range(SECRET_CHARS))}"
     return unsigned + checksum(unsigned)
 
 

@@ -47,6 +47,9 @@ METRICS_TOKEN = env.text("METRICS_TOKEN")
 # --- what is kept ---------------------------------------------------------------------------------------------------
 FINDINGS_RETENTION_DAYS = int(env.number("FINDINGS_RETENTION_DAYS", 90, 1))
 ALERTS_RETENTION_DAYS = int(env.number("ALERTS_RETENTION_DAYS", 365, 1))
+AUDIT_RETENTION_DAYS = int(env.number("AUDIT_RETENTION_DAYS", 0, 0))  # 0: for ever
+AUDIT_ANCHOR_FILE = env.text("AUDIT_ANCHOR_FILE", str(DATA_DIR / "audit-anchors.jsonl"))
+AUDIT_ANCHOR_URL = env.web_address("AUDIT_ANCHOR_URL")
 
 # --- Django ---------------------------------------------------------------------------------------------------------
 ROOT_URLCONF = "gateway_project.urls"
@@ -54,8 +57,8 @@ ASGI_APPLICATION = "gateway_project.asgi.application"
 WSGI_APPLICATION = "gateway_project.wsgi.application"
 AUTH_USER_MODEL = "accounts.User"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
-LOGIN_URL = reverse_lazy("admin:login")
-LOGIN_REDIRECT_URL = reverse_lazy("admin:index")
+LOGIN_URL = reverse_lazy("account_login")
+LOGIN_REDIRECT_URL = "/"
 
 INSTALLED_APPS = [
     "unfold",
@@ -68,10 +71,21 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     "django.contrib.humanize",
     "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
     "csp",
+    "allauth",
+    "allauth.account",
+    "allauth.socialaccount",
+    "allauth.socialaccount.providers.openid_connect",
+    "allauth.socialaccount.providers.saml",
+    "allauth.mfa",
     "gateway_project",
     "accounts",
     "accounts.audit",
+    "accounts.sso",
+    "accounts.scim",
+    "accounts.tokens",
     "usage",
     "policies",
     "proxy",
@@ -89,6 +103,8 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "accounts.audit.actors.of_request",
     "django.contrib.messages.middleware.MessageMiddleware",
+    "allauth.account.middleware.AccountMiddleware",
+    "accounts.sso.local.require_second_factor",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
 
@@ -175,6 +191,47 @@ CONTENT_SECURITY_POLICY = {
     }
 }
 
+# --- sign-in --------------------------------------------------------------------------------------------------------
+LOCAL_ADMIN_TOTP = env.choice("LOCAL_ADMIN_TOTP", "optional" if LOCAL else "required", ("optional", "required"))
+SSO_SESSION_HOURS = env.number("SSO_SESSION_HOURS", 12, 0.1)
+KEYS_LAPSE_DAYS = int(env.number("KEYS_LAPSE_DAYS", 0, 0))  # 0: never
+# One IdP of each kind may be set up here; any number of them in the admin.
+OIDC = {
+    "name": env.text("OIDC_NAME", "Single sign-on"),
+    "discovery_url": env.text("OIDC_DISCOVERY_URL"),
+    "client_id": env.text("OIDC_CLIENT_ID"),
+    "client_secret": env.text("OIDC_CLIENT_SECRET"),
+    "scopes": env.text("OIDC_SCOPES", "openid profile email"),
+    "group_names": env.text("OIDC_GROUPS_CLAIM"),
+}
+SAML = {
+    "name": env.text("SAML_NAME", "Single sign-on"),
+    "metadata_url": env.text("SAML_METADATA_URL"),
+    "metadata_xml": env.text("SAML_METADATA"),
+    "idp_entity_id": env.text("SAML_ENTITY_ID"),
+    "subject_names": env.text("SAML_SUBJECT_ATTRIBUTE"),
+    "group_names": env.text("SAML_GROUPS_ATTRIBUTE"),
+}
+ACCOUNT_ADAPTER = "accounts.sso.adapters.AccountAdapter"
+ACCOUNT_LOGIN_METHODS = {"username"}
+ACCOUNT_SIGNUP_FIELDS = ["username*", "password1*"]
+ACCOUNT_EMAIL_VERIFICATION = "none"
+ACCOUNT_SESSION_REMEMBER = True
+ACCOUNT_LOGOUT_REDIRECT_URL = LOGIN_URL
+ACCOUNT_USER_DISPLAY = "django.contrib.auth.models.AbstractBaseUser.get_username"
+SOCIALACCOUNT_ADAPTER = "accounts.sso.adapters.SocialAdapter"
+SOCIALACCOUNT_EMAIL_REQUIRED = False
+SOCIALACCOUNT_EMAIL_VERIFICATION = "none"
+SOCIALACCOUNT_PROVIDERS = {
+    "openid_connect": {"provider_class": "accounts.sso.oidc.OidcProvider"},
+    "saml": {"provider_class": "accounts.sso.saml.SamlProvider"},
+}
+MFA_ADAPTER = "accounts.sso.adapters.MfaAdapter"
+MFA_ALLOW_UNVERIFIED_EMAIL = True
+MFA_TOTP_TOLERANCE = 1
+if REDIS_URL:
+    CACHES = {"default": {"BACKEND": "gateway_project.cache.RedisOrMemory", "LOCATION": REDIS_URL, "KEY_PREFIX": "cache"}}
+
 # --- Celery ---------------------------------------------------------------------------------------------------------
 CELERY_BROKER_URL = env.text("CELERY_BROKER_URL", REDIS_URL or "filesystem://localhost")
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
@@ -203,10 +260,37 @@ CELERY_BEAT_SCHEDULE = {
     "watch for alerts": {"task": "usage.alert_tasks.check", "schedule": 30.0, "options": {"expires": 30}},
     "send alerts": {"task": "usage.alert_tasks.send", "schedule": 10.0, "options": {"expires": 10}},
     "forget old alerts": {"task": "usage.alert_tasks.purge", "schedule": 600.0, "options": {"expires": 600}},
+    "anchor the audit trail": {
+        "task": "accounts.audit.tasks.write_anchor",
+        "schedule": 3600.0,
+        "options": {"expires": 3600},
+    },
+    "delete old audit events": {"task": "accounts.audit.tasks.prune", "schedule": 3600.0, "options": {"expires": 3600}},
+    "let keys lapse": {"task": "accounts.sso.tasks.lapse_keys", "schedule": 600.0, "options": {"expires": 600}},
+    "forget old sign-ins": {"task": "accounts.sso.tasks.forget_old", "schedule": 3600.0, "options": {"expires": 3600}},
     "purge what policies kept": {"task": "policies.tasks.purge", "schedule": 600.0, "options": {"expires": 600}},
 }
+CELERY_BEAT_SCHEDULE["delete what the management API kept"] = {
+    "task": "accounts.tokens.tasks.purge", "schedule": 600.0, "options": {"expires": 600}
+}  # fmt: skip
 # Policies may not import the data plane, which knows the providers and the way out: they find it here at run time.
 MODERATION_CLIENT = "proxy.moderation.ask_now"
+
+# --- the management API ---------------------------------------------------------------------------------------------
+REST_FRAMEWORK = {"DEFAULT_SCHEMA_CLASS": "gateway_project.api.schema.Schema"}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Gatehouse management API",
+    "DESCRIPTION": "What the admin can do, for programs. See docs/api.md.",
+    "VERSION": "1",
+    "OAS_VERSION": "3.1.1",
+    "SCHEMA_PATH_PREFIX": "/api/v1/",
+    "PREPROCESSING_HOOKS": ["gateway_project.api.schema.only_ours"],
+    "COMPONENT_SPLIT_REQUEST": True,
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "ENUM_NAME_OVERRIDES": {},
+}
 
 # --- e-mail ---------------------------------------------------------------------------------------------------------
 EMAIL_IS_SET_UP = bool(env.text("EMAIL_URL"))
