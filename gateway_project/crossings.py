@@ -10,9 +10,10 @@ from django.http import HttpRequest
 from django.urls import reverse
 
 from accounts import owner_sections
+from accounts.requests import money
 from policies import calls, findings
 from proxy import selectors
-from usage import call_sections, rerating
+from usage import allowances, call_sections, rerating
 from usage.alerts import sources
 from usage.alerts.sources import BlockedKey
 from usage.models import UsageEvent
@@ -26,6 +27,7 @@ def build() -> None:
     call_sections.set_sections(findings_of_call, content_of_call)
     rerating.set_prices_ids(selectors.prices_ids)
     owner_sections.set_sections(limits_of_owner)
+    money.set_source(allowances)
     sources.set_repeated_blocks(repeated_blocks)
 
 

@@ -83,6 +83,7 @@ INSTALLED_APPS = [
     "gateway_project",
     "accounts",
     "accounts.audit",
+    "accounts.requests",
     "accounts.sso",
     "accounts.scim",
     "accounts.tokens",
@@ -269,6 +270,18 @@ CELERY_BEAT_SCHEDULE = {
     "let keys lapse": {"task": "accounts.sso.tasks.lapse_keys", "schedule": 600.0, "options": {"expires": 600}},
     "forget old sign-ins": {"task": "accounts.sso.tasks.forget_old", "schedule": 3600.0, "options": {"expires": 3600}},
     "purge what policies kept": {"task": "policies.tasks.purge", "schedule": 600.0, "options": {"expires": 600}},
+}
+CELERY_BEAT_SCHEDULE |= {
+    "send mail about requests": {
+        "task": "accounts.requests.tasks.send_mail",
+        "schedule": 10.0,
+        "options": {"expires": 10},
+    },
+    "end courses and old requests": {
+        "task": "accounts.requests.tasks.tidy",
+        "schedule": 30.0,
+        "options": {"expires": 30},
+    },
 }
 CELERY_BEAT_SCHEDULE["delete what the management API kept"] = {
     "task": "accounts.tokens.tasks.purge", "schedule": 600.0, "options": {"expires": 600}
