@@ -48,11 +48,7 @@ def _columns(owner: type[models.Model], through: type[models.Model]) -> tuple[st
 
 
 def _record(owner: models.Model, through: type[models.Model], others: list[models.Model], verb: str) -> None:
-    field = next(
-        field
-        for field in owner._meta.many_to_many
-        if field.remote_field.through is through  # type: ignore[union-attr]
-    )
+    field = next(field for field in owner._meta.many_to_many if field.remote_field.through is through)
     names = sorted(trail.shown(other) for other in others)
     trail.record(
         f"{owner._meta.model_name}.changed",

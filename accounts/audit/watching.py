@@ -42,8 +42,8 @@ def watch(model: type[models.Model], hidden: Iterable[str] = (), ignored: Iterab
     pre_delete.connect(_will_delete, sender=model, dispatch_uid=f"audit {model._meta.label}")
     post_delete.connect(_deleted, sender=model, dispatch_uid=f"audit {model._meta.label}")
     for field in model._meta.local_many_to_many:
-        through = field.remote_field.through  # type: ignore[union-attr]
-        if through._meta.auto_created:
+        through = field.remote_field.through
+        if through is not None and through._meta.auto_created:
             m2m_changed.connect(_related, sender=through, dispatch_uid=f"audit {through._meta.label}")
 
 
