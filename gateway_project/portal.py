@@ -19,13 +19,20 @@ def home(request: HttpRequest) -> HttpResponse:
 urlpatterns: list[URLPattern | URLResolver] = [
     path("", home, name="portal_home"),
     path("", include("accounts.portal.urls")),
+    path("", include("usage.portal.urls")),
 ]
 
 
 def build() -> None:
     """Called once, when every app is ready."""
-    from usage.own_budgets import OwnBudgets  # needs the models
+    from policies import blocked  # these need the models
+    from usage.own_budgets import OwnBudgets
+    from usage.portal import calls
+    from usage.portal.views import on_home as budgets_on_home
 
     key_budgets.set_budgets(OwnBudgets())
+    calls.set_policy_messages(blocked.messages_of)
     navigation.add(Entry("Home", "portal_home", 0))
     navigation.add(Entry("Keys", "portal_keys", 10))
+    navigation.add(Entry("Usage", "portal_usage", 20))
+    navigation.add_home_section(20, budgets_on_home)

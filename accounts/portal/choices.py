@@ -6,13 +6,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 
 from accounts import catalogue
 from accounts.models import Membership, Team, User
 
 # Stands for the personal team of somebody who has none yet: it is made with their first key.
 PERSONAL = "personal"
+MANAGED = "_managed_teams"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,16 +37,24 @@ class TeamChoice:
         return ", ".join(self.models) if self.models else "no models"
 
 
+def teams_with(user: User) -> QuerySet[Team]:
+    """Those that are switched on and that the person is in, their personal one too."""
+    return Team.objects.filter(Q(memberships__user=user) | Q(personal_of=user), disabled=False).distinct()
+
+
 def teams_of(user: User) -> list[Team]:
-    """Those that are switched on and that the person is in, their personal one last. One query."""
-    theirs = Team.objects.filter(Q(memberships__user=user) | Q(personal_of=user), disabled=False).distinct()
-    return sorted(theirs, key=lambda team: (team.personal_of_id is not None, team.name.lower()))
+    """The same, the personal one last. One query."""
+    return sorted(teams_with(user), key=lambda team: (team.personal_of_id is not None, team.name.lower()))
 
 
 def managed_teams_of(user: User) -> list[Team]:
-    """Those whose keys the person looks after, without their own personal one. One query."""
-    managed = Membership.objects.filter(user=user, role=Membership.Role.MANAGER, team__personal_of=None)
-    return [membership.team for membership in managed.select_related("team").order_by("team__name")]
+    """Those whose keys the person looks after, without their own personal one. One query, once for each `user` that a
+    request brings along: its pages and its navigation ask the same."""
+    if MANAGED not in user.__dict__:
+        managed = Membership.objects.filter(user=user, role=Membership.Role.MANAGER, team__personal_of=None)
+        teams = [membership.team for membership in managed.select_related("team").order_by("team__name")]
+        user.__dict__[MANAGED] = teams
+    return list(user.__dict__[MANAGED])
 
 
 def choices_of(user: User) -> list[TeamChoice]:

@@ -31,7 +31,9 @@ SHOWN = 200
 def key_list(request: HttpRequest) -> HttpResponse:
     keys = list(own_keys(_user(request))[:SHOWN])
     budgets = key_budgets.budgets().of_keys(keys)
-    rows = [{"key": key, "state": states.in_words(key), "budgets": budgets.get(key.pk, [])} for key in keys]
+    rows: list[dict[str, Any]] = [
+        {"key": key, "state": states.in_words(key), "budgets": budgets.get(key.pk, [])} for key in keys
+    ]
     rows.sort(key=lambda row: not row["state"].works)  # the newest first, and what works before what does not
     return render(request, "portal/keys/list.html", {"rows": rows, "is_cut": len(keys) == SHOWN})
 
@@ -137,7 +139,7 @@ def show_once(request: HttpRequest, key: ApiKey, secret: str, title: str) -> Htt
 
 def _user(request: HttpRequest) -> User:
     user: Any = request.user
-    return user  # type: ignore[no-any-return]
+    return user
 
 
 def _key(request: HttpRequest, public_id: str) -> ApiKey:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from django.http import HttpRequest
 from django.test import Client, RequestFactory
 
 from accounts.models import User
@@ -24,6 +25,12 @@ def _navigation_is_put_back() -> Iterator[None]:
     navigation._home_sections.update(sections)
 
 
+def asked_by(user: User, rf: RequestFactory, path: str) -> HttpRequest:
+    request: HttpRequest = rf.get(path)
+    request.user = user
+    return request
+
+
 def test_home_needs_somebody_signed_in(client: Client) -> None:
     answer = client.get("/")
     assert (answer.status_code, answer.headers["location"].endswith("?next=/")) == (302, True)
@@ -35,17 +42,17 @@ def test_only_staff_see_the_way_to_the_admin(client: Client, admin_client: Clien
     assert 'href="/admin/"' in admin_client.get("/").text
 
 
-def test_entries_come_in_their_order_with_what_waits_there(rf: RequestFactory) -> None:
+def test_entries_come_in_their_order_with_what_waits_there(rf: RequestFactory, alice: User) -> None:
     navigation.add(Entry("Second", "admin:login", 900, badge=lambda request: 3))
     navigation.add(Entry("First", "admin:index", 899))
-    links = navigation.links(rf.get("/admin/login/"))[-2:]
+    links = navigation.links(asked_by(alice, rf, "/admin/login/"))[-2:]
     assert [(link.label, link.badge, link.is_current) for link in links] == [("First", 0, False), ("Second", 3, True)]
 
 
-def test_entry_that_is_not_for_this_person_is_left_out(rf: RequestFactory) -> None:
+def test_entry_that_is_not_for_this_person_is_left_out(rf: RequestFactory, alice: User) -> None:
     navigation.add(Entry("Hidden", "admin:login", 900, shown=lambda request: False))
     navigation.add(Entry("Not there yet", "no_such_page", 901))
-    assert {link.label for link in navigation.links(rf.get("/"))}.isdisjoint({"Hidden", "Not there yet"})
+    assert {link.label for link in navigation.links(asked_by(alice, rf, "/"))}.isdisjoint({"Hidden", "Not there yet"})
 
 
 def test_home_shows_what_apps_have_to_say(client: Client, alice: User) -> None:

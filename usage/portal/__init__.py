@@ -1,0 +1,1 @@
+"""The portal's pages of a person's own usage."""
