@@ -11,7 +11,7 @@ from django.http import HttpRequest
 
 from accounts.audit import watch
 from accounts.models import ApiKey, User
-from accounts.portal import key_budgets, navigation
+from accounts.portal import choices, key_budgets, navigation
 from accounts.portal.navigation import Entry
 from accounts.requests import cohorts, enrolment, guard, models, policy, terms
 from accounts.requests.pages import home_section
@@ -69,12 +69,13 @@ def _waiting(request: HttpRequest) -> int:
 
 
 def _manages(request: HttpRequest) -> bool:
-    return policy.managed_teams(_person(request)).exists()
+    return bool(choices.managed_teams_of(_person(request)))
 
 
 def _has_courses(request: HttpRequest) -> bool:
     user = _person(request)
-    return cohorts.may_invite(user) or models.CohortStudent.objects.filter(user=user).exists()
+    invites = user.has_perm(cohorts.MAKE) or bool(choices.managed_teams_of(user))  # as the entry of the teams asks
+    return invites or models.CohortStudent.objects.filter(user=user).exists()
 
 
 def _has_terms(request: HttpRequest) -> bool:
