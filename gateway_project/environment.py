@@ -42,6 +42,14 @@ def flag(name: str, default: bool) -> bool:
     raise ImproperlyConfigured(f"{name} must be true or false, not {value!r}.")
 
 
+def choice(name: str, default: str, choices: tuple[str, ...]) -> str:
+    """Raises ImproperlyConfigured."""
+    value = text(name, default).strip().lower()
+    if value not in choices:
+        raise ImproperlyConfigured(f"{name} must be one of {', '.join(choices)}, not {value!r}.")
+    return value
+
+
 def number(name: str, default: float, minimum: float = 0) -> float:
     value = text(name, str(default)).strip()
     try:

@@ -231,7 +231,9 @@ MFA_ADAPTER = "accounts.sso.adapters.MfaAdapter"
 MFA_ALLOW_UNVERIFIED_EMAIL = True
 MFA_TOTP_TOLERANCE = 1
 if REDIS_URL:
-    CACHES = {"default": {"BACKEND": "gateway_project.cache.RedisOrMemory", "LOCATION": REDIS_URL, "KEY_PREFIX": "cache"}}
+    CACHES = {
+        "default": {"BACKEND": "gateway_project.cache.RedisOrMemory", "LOCATION": REDIS_URL, "KEY_PREFIX": "cache"},
+    }
 
 # --- Celery ---------------------------------------------------------------------------------------------------------
 CELERY_BROKER_URL = env.text("CELERY_BROKER_URL", REDIS_URL or "filesystem://localhost")

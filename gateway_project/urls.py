@@ -6,7 +6,7 @@ from django.urls import include, path
 from accounts.sso.local import admin_login
 from usage.me import MyUsageView
 
-admin.site.login = admin_login
+admin.site.login = admin_login  # type: ignore[method-assign]
 
 urlpatterns = [
     path("", include("gateway_project.portal")),

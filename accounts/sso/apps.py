@@ -1,0 +1,17 @@
+from __future__ import annotations
+
+from django.apps import AppConfig
+
+
+class SsoConfig(AppConfig):
+    name = "accounts.sso"
+    label = "sso"
+    verbose_name = "Single sign-on"
+
+    def ready(self) -> None:
+        from accounts.audit import watch
+        from accounts.sso import signals
+
+        watch(self.get_model("IdentityProvider"), hidden={"client_secret", "sp_key"})
+        watch(self.get_model("GroupRule"))
+        signals.connect()
