@@ -86,7 +86,7 @@ def _allow_model(request: AccessRequest, by: User | None) -> None:
     of_team = owner.team.models_allowed if isinstance(owner, ApiKey) else None
     if of_team is not None and request.model not in of_team:
         raise ValidationError("The key's team may not use this model: it has to be asked for the team first.")
-    locked: Any = lock(type(owner), owner.pk)
+    locked: Any = lock(owner._meta.model, owner.pk)
     if locked.models_allowed is not None and request.model not in locked.models_allowed:
         locked.models_allowed = [*locked.models_allowed, request.model]
         locked.save(update_fields=["models_allowed"])
@@ -114,7 +114,7 @@ def _enlarge(request: AccessRequest, by: User | None) -> None:
 def _budget(request: AccessRequest) -> BudgetView:
     """Raises ValidationError: not there any more, or not of the one it is asked for."""
     owner = _owner(request)
-    scope = {User: "user", Team: "team", ApiKey: "key"}[type(owner)]
+    scope = {Subject.ME: "user", Subject.TEAM: "team", Subject.KEY: "key"}[Subject(request.subject)]
     budget = money.source().budget(request.budget_id) if request.budget_id else None
     if budget is None or (budget.scope, budget.owner_id) != (scope, owner.pk):
         raise ValidationError({"budget": "This budget is no longer there."})

@@ -10,6 +10,7 @@ from django.core.exceptions import ValidationError
 from accounts.models import User
 from accounts.requests import policy
 from accounts.requests.cohorts import MAX_STUDENTS
+from accounts.requests.enrolment import names_in
 from accounts.requests.fields import LastDayField, ModelsField, UsdField, window_field
 from accounts.requests.models import Cohort
 
@@ -57,7 +58,7 @@ class NewCohortForm(LimitsForm):
     name = forms.CharField(label="Name of the course", max_length=100, help_text="As the students know it.")
     team = forms.ChoiceField(
         label="Team",
-        help_text="In an existing team its budget and models count too. A new one is the course's own, and ends with it.",
+        help_text="A team's budget and models count too. A new one is the course's own, and ends with it.",
     )
     cost_center = forms.CharField(label="Cost centre", max_length=64, required=False, help_text="Of a new team.")
     reason = forms.CharField(
@@ -100,10 +101,15 @@ class InviteForm(forms.Form):
             self.add_error("file", "This file is too large.")
         elif file:
             try:
-                given["people"] = f"{given.get('people', '')}\n{file.read().decode('utf-8-sig')}"
+                self.file_text = file.read().decode("utf-8-sig")
             except UnicodeDecodeError:
                 self.add_error("file", "This is not a text file in UTF-8.")
         return given
+
+    file_text = ""
+
+    def names(self) -> list[str]:
+        return [*names_in(self.cleaned_data["people"]), *names_in(self.file_text)]
 
 
 class LinkForm(forms.Form):

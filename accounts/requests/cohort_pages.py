@@ -7,6 +7,7 @@ from typing import Any
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.core.exceptions import ValidationError
+from django.forms import Form
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
@@ -110,11 +111,10 @@ def invite(request: HttpRequest, pk: int) -> HttpResponse:
     cohort = _course(request, pk)
     form = InviteForm(request.POST, request.FILES)
     if not form.is_valid():
-        for error in form.errors.values():
-            messages.error(request, " ".join(map(str, error)))
+        _tell_errors(request, form)
     else:
         try:
-            _tell(request, enrolment.invite(cohort, enrolment.names_in(form.cleaned_data["people"])))
+            _tell(request, enrolment.invite(cohort, form.names()))
         except CourseFull:
             messages.error(request, FULL)
     return redirect("access_cohort", pk)
@@ -151,9 +151,13 @@ def new_link(request: HttpRequest, pk: int) -> HttpResponse:
             response = render(request, "portal/cohorts/link.html", context)
             response["Cache-Control"] = "no-store"
             return response
-    for error in form.errors.values():
-        messages.error(request, " ".join(map(str, error)))
+    _tell_errors(request, form)
     return redirect("access_cohort", pk)
+
+
+def _tell_errors(request: HttpRequest, form: Form) -> None:
+    for wrong in form.errors.values():
+        messages.error(request, " ".join(map(str, wrong)))
 
 
 @login_required

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Callable, Iterable
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -14,6 +14,7 @@ from django.core.exceptions import ValidationError
 from django.core.validators import EmailValidator
 from django.db import transaction
 from django.db.models import Q
+from django.db.models.functions import Lower
 from django.utils import timezone
 
 from accounts.models import Membership, User
@@ -80,7 +81,7 @@ def invite(cohort: Cohort, names: list[str]) -> Invited:
     cohort = cohorts.locked(cohort)
     found = Invited()
     known = _users_named(names)
-    taken = {student.invited.lower() for student in cohort.students.all()}
+    taken = {invited.lower() for invited in cohort.students.values_list("invited", flat=True)}
     inside = set(cohort.students.exclude(user=None).values_list("user_id", flat=True))
     for name in names:
         user = known.get(name.lower())
@@ -100,23 +101,14 @@ def invite(cohort: Cohort, names: list[str]) -> Invited:
 
 
 def _users_named(names: list[str]) -> dict[str, User]:
-    """By username, or by an address that nobody else has."""
-    wanted = {name.lower() for name in names}
-    matches = Q(username__in=[*names, *wanted]) | Q(email__in=[*names, *wanted])
-    users = list(User.objects.filter(matches, is_active=True))
-    found: dict[str, User] = {}
-    for user in users:
-        address = user.email.lower()
-        if address in wanted:
-            if address in found:
-                found[address] = AMBIGUOUS
-            else:
-                found[address] = user
-    found = {name: user for name, user in found.items() if user is not AMBIGUOUS}
-    return found | {user.username.lower(): user for user in users if user.username.lower() in wanted}
-
-
-AMBIGUOUS = User(username="")
+    """By username, or by an address that nobody else has; in small letters."""
+    wanted = {name.lower() for name in names if name}
+    known = User.objects.annotate(lower_email=Lower("email"), lower_name=Lower("username"))
+    users = list(known.filter(Q(lower_name__in=wanted) | Q(lower_email__in=wanted), is_active=True))
+    by_address = Counter(user.email.lower() for user in users)
+    found = {user.email.lower(): user for user in users if by_address[user.email.lower()] == 1}
+    found |= {user.username.lower(): user for user in users}
+    return {name: user for name, user in found.items() if name in wanted}
 
 
 def _is_name(name: str) -> bool:
@@ -199,9 +191,9 @@ def _going_on(cohort: Cohort) -> Cohort:
 
 # --- at sign-in ------------------------------------------------------------------------------------------------------
 def at_sign_in(user: User) -> None:
-    """Takes the places that wait under the person's username or a verified address of theirs, and those of their
-    groups; gives back those of groups that they have lost."""
-    names = {user.username.lower(), *(address.lower() for address in _verified(user))}
+    """Takes the places that wait under the person's username or address, and those of their groups; gives back those of
+    groups that they have lost. Nobody sets their own address: an administrator or the identity provider does."""
+    names = {name for name, known in _users_named([user.username, user.email]).items() if known.pk == user.pk}
     waiting = CohortStudent.objects.filter(user=None, cohort__closed=False).select_related("cohort")
     matches = Q()
     for name in names:
@@ -241,19 +233,6 @@ def _join_by_group(cohort: Cohort, user: User) -> None:
             _check_room(cohort)
     except CourseFull:
         return
-
-
-Verified = Callable[[User], Iterable[str]]
-_verified_source: list[Verified] = [lambda user: ()]
-
-
-def set_verified_addresses(source: Verified) -> None:
-    """User -> the e-mail addresses that are proved to be theirs."""
-    _verified_source[:] = [source]
-
-
-def _verified(user: User) -> list[str]:
-    return list(_verified_source[0](user))
 
 
 # --- a place ---------------------------------------------------------------------------------------------------------

@@ -25,8 +25,15 @@ class UsdField(forms.DecimalField):
 
     def __init__(self, label: str = "Amount in US dollars", **kwargs: Any) -> None:
         widget = forms.NumberInput(attrs={"step": "0.01", "min": "0", "inputmode": "decimal"})
-        limits = {"min_value": Decimal("0.000001"), "max_value": Decimal(MOST // NANO)}
-        super().__init__(label=label, max_digits=15, decimal_places=6, widget=widget, **limits, **kwargs)
+        super().__init__(
+            label=label,
+            min_value=Decimal("0.000001"),
+            max_value=Decimal(MOST // NANO),
+            max_digits=15,
+            decimal_places=6,
+            widget=widget,
+            **kwargs,
+        )
 
     def clean(self, value: Any) -> Any:
         amount = super().clean(value)

@@ -11,9 +11,11 @@ from django.core.exceptions import ValidationError
 from django.db.models import Q
 
 from accounts.models import ApiKey, Membership
+from accounts.portal.keys import PLAYGROUND
 from accounts.requests import cohorts
 from accounts.requests.models import CohortStudent
 
+NO_PLAYGROUND = "Your budget in this course is on your key there. For the playground, choose another team."
 ONE_KEY = "You have a key in this course already. Give it a new secret instead."
 
 
@@ -26,8 +28,10 @@ def before_save(sender: Any, instance: ApiKey, raw: bool = False, **kwargs: Any)
         return
     cohort = place.cohort
     if instance.pk is None:
+        if instance.name == PLAYGROUND:
+            raise ValidationError(NO_PLAYGROUND)
         _check_new(place)
-        instance._course_place = place  # type: ignore[attr-defined]
+        instance._course_place = place
     instance.expires_at = cohort.keys_end_at
     if cohort.models_allowed is not None:
         own = instance.models_allowed

@@ -33,7 +33,7 @@ UNKNOWN_KEY = "This key could not be made"
 
 def signed_in(request: HttpRequest) -> User:
     user: Any = request.user
-    return user  # type: ignore[no-any-return]
+    return user
 
 
 # --- one's own -------------------------------------------------------------------------------------------------------

@@ -173,4 +173,6 @@ def collect(request_id: int, by: User) -> tuple[ApiKey, str]:
 
 
 def lapsed(request: AccessRequest) -> bool:
-    return request.key_is_ready and bool(request.decided_at) and request.decided_at < timezone.now() - open_for()
+    if not request.key_is_ready or request.decided_at is None:
+        return False
+    return request.decided_at < timezone.now() - open_for()

@@ -29,7 +29,6 @@ def build(app: AppConfig) -> None:
     user_logged_in.connect(_signed_in, dispatch_uid="access sign-in")
     key_budgets.set_needs_request(policy.needs_request)
     policy.set_groups(_groups)
-    enrolment.set_verified_addresses(_verified)
     navigation.add(Entry("Requests", "access_requests", 50, badge=_waiting))
     navigation.add(Entry("My teams", "access_teams", 60, shown=_manages))
     navigation.add(Entry("Courses", "access_cohorts", 70, shown=_has_courses))
@@ -49,15 +48,6 @@ def _groups(user: User) -> list[str]:
 
     found = SignOn.objects.filter(user=user).values_list("affiliations", "groups").first()
     return [*found[0], *found[1]] if found else []
-
-
-def _verified(user: User) -> list[str]:
-    """Addresses that an identity provider, or a mail to them, has proved."""
-    if not apps.is_installed("allauth.account"):
-        return []
-    from allauth.account.models import EmailAddress
-
-    return list(EmailAddress.objects.filter(user=user, verified=True).values_list("email", flat=True))
 
 
 def _person(request: HttpRequest) -> Any:
