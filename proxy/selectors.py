@@ -78,7 +78,7 @@ def dearest_prices() -> dict[str, tuple[int, int] | None]:
     found: dict[str, tuple[int, int] | None] = {}
     for model in Model.objects.prefetch_related("routes__provider"):
         routes = [route for route in model.routes.all() if route.enabled and route.provider.enabled]
-        prices = [_route_price(model, route, book) or _answered_here(route) for route in routes]
+        prices = [price_on_route(model, route, book) or answered_here(route) for route in routes]
         prices = prices or [book.find(model.name, "", "")]
         known = [price for price in prices if price is not None]
         all_known = len(known) == len(prices)
@@ -88,7 +88,7 @@ def dearest_prices() -> dict[str, tuple[int, int] | None]:
     return found
 
 
-def _answered_here(route: Route) -> Price | None:
+def answered_here(route: Route) -> Price | None:
     kind = route.provider.kind
     return Price(0, 0) if kind in presets.PRESETS and presets.adapter_for(kind).answer is not None else None
 
@@ -100,7 +100,7 @@ def prices_ids() -> dict[str, str]:
 
 
 def _price_now(model: Model, book: PriceBook, own: bool) -> PriceNow:
-    found = [(route.provider.name, _route_price(model, route, book)) for route in model.routes.all()]
+    found = [(route.provider.name, price_on_route(model, route, book)) for route in model.routes.all()]
     prices = [price for _, price in found if price is not None]
     if own and not prices:
         row = own_price(model.name)
@@ -109,7 +109,7 @@ def _price_now(model: Model, book: PriceBook, own: bool) -> PriceNow:
     return PriceNow(prices[0] if prices else None, own, unpriced)
 
 
-def _route_price(model: Model, route: Route, book: PriceBook) -> Price | None:
+def price_on_route(model: Model, route: Route, book: PriceBook) -> Price | None:
     try:
         prices_id = presets.prices_id(route.provider.kind)
     except KeyError:

@@ -52,7 +52,12 @@ def _never(amount: int | None, per: str) -> bool:
     return False
 
 
+def _unlimited() -> int | None:
+    return None
+
+
 _budgets: list[Budgets] = [NoBudgets()]
+_free_amount: list[Callable[[], int | None]] = [_unlimited]
 _needs_request: list[NeedsRequest] = [_never]
 
 
@@ -63,6 +68,16 @@ def set_budgets(budgets: Budgets) -> None:
 def set_needs_request(judge: NeedsRequest) -> None:
     """Above which budget a key has to be asked for. Asked each time a key is made, so it may query."""
     _needs_request[:] = [judge]
+
+
+def set_free_amount(source: Callable[[], int | None]) -> None:
+    """How much a month a key may have that nobody has to ask for. Asked each time, so it may query."""
+    _free_amount[:] = [source]
+
+
+def free_amount() -> int | None:
+    """None: as much as one likes."""
+    return _free_amount[0]()
 
 
 def budgets() -> Budgets:

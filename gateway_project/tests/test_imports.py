@@ -41,7 +41,7 @@ SOCKETS = {
 NETWORK = {"aiohttp", "ftplib", "http.client", "httpcore", "httpx", "httpx2", "psycopg", "redis", "requests", "smtplib"}
 NETWORK |= {"socket", "urllib.request", "urllib3", "websockets", "xmlrpc"}
 PURE = ("accounts/keys.py", "policies/types.py", "proxy/endpoints.py", "usage/histogram.py", "usage/pricing.py")
-HTTP_OF_DJANGO = {"proxy/admin.py"}
+HTTP_OF_DJANGO = {"proxy/admin.py", "proxy/portal.py"}
 
 
 @cache
