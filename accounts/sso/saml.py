@@ -17,9 +17,9 @@ from django.shortcuts import get_object_or_404, redirect
 from django.urls import reverse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_exempt
-from django.views.decorators.http import require_GET, require_POST
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
-from accounts.sso import documents, saml_messages, services, tokens
+from accounts.sso import documents, saml_logout, saml_messages, services, tokens
 from accounts.sso.models import IdentityProvider
 from accounts.sso.oidc import AWAY
 from accounts.sso.pages import refused, unanswered
@@ -73,7 +73,7 @@ def acs(request: HttpRequest, organization_slug: str) -> HttpResponse:
         return answer
     message = request.POST.get("SAMLResponse", "")
     try:
-        saml_messages.check_form(message)
+        saml_messages.parse(message)
     except saml_messages.Malformed:
         return _malformed()
     store = _session_store()
@@ -144,25 +144,27 @@ def _malformed() -> HttpResponse:
     return HttpResponse("This is no SAML message.", status=400, content_type="text/plain")
 
 
+@csrf_exempt
 @login_not_required
-@require_GET
+@require_http_methods(["GET", "POST"])
 @never_cache
 def sls(request: HttpRequest, organization_slug: str) -> HttpResponse:
     """The IdP logs somebody out, through their browser or not: the sessions end, whoever's browser this is."""
     idp = _idp(organization_slug)
     if answer := limited(request):
         return answer
-    if "SAMLRequest" not in request.GET:
-        return redirect("account_login") if "SAMLResponse" in request.GET else _malformed()
+    given = request.POST if request.method == "POST" else request.GET
+    if "SAMLRequest" not in given:
+        return redirect("account_login") if "SAMLResponse" in given else _malformed()
     try:
-        name_id, sessions, target = saml_messages.read_logout(request, idp)
+        asked = saml_logout.read(request, idp)
     except saml_messages.Malformed:
         return _malformed()
     except (tokens.Refused, documents.Unusable) as error:
         return HttpResponse(f"Refused: {error}", status=400, content_type="text/plain")
-    for session in sessions or [""]:
-        services.end_sessions(idp, name_id, session)
-    return HttpResponseRedirect(target)
+    for session in asked.sessions or ("",):
+        services.end_sessions(idp, asked.name_id, session)
+    return HttpResponseRedirect(asked.answer_to or reverse("account_login"))
 
 
 @login_not_required

@@ -21,7 +21,6 @@ from onelogin.saml2.auth import OneLogin_Saml2_Auth
 from onelogin.saml2.constants import OneLogin_Saml2_Constants as Saml
 from onelogin.saml2.errors import OneLogin_Saml2_Error
 from onelogin.saml2.idp_metadata_parser import OneLogin_Saml2_IdPMetadataParser
-from onelogin.saml2.logout_request import OneLogin_Saml2_Logout_Request
 from onelogin.saml2.response import OneLogin_Saml2_Response
 from onelogin.saml2.settings import OneLogin_Saml2_Settings
 from onelogin.saml2.xml_utils import OneLogin_Saml2_XML
@@ -39,8 +38,14 @@ LASTING = (
     "urn:oid:1.3.6.1.4.1.5923.1.1.1.13",
 )
 CONFIRMATION = "/saml:Subject/saml:SubjectConfirmation/saml:SubjectConfirmationData"
+# A stylesheet, say, would run before anything is known of who sent it.
+TRANSFORMS = {
+    "http://www.w3.org/2000/09/xmldsig#enveloped-signature",
+    "http://www.w3.org/2001/10/xml-exc-c14n#",
+    "http://www.w3.org/2001/10/xml-exc-c14n#WithComments",
+    "http://www.w3.org/TR/2001/REC-xml-c14n-20010315",
+}
 MAX_MESSAGE = 512 * 1024
-LOGOUT_AGE = timedelta(minutes=10)
 KEPT = timedelta(days=1)  # of an assertion that does not say how long it holds
 CERTIFICATE_YEARS = 20
 
@@ -56,7 +61,7 @@ def sp_pair(idp: IdentityProvider) -> tuple[str, str]:
         with transaction.atomic():
             locked = IdentityProvider.objects.select_for_update().get(pk=idp.pk)
             if not locked.sp_key:
-                key, locked.sp_certificate = _new_pair(idp.slug)
+                key, locked.sp_certificate = new_pair(idp.slug)
                 locked.sp_key = encrypt(key)
                 IdentityProvider.objects.filter(pk=idp.pk).update(
                     sp_key=locked.sp_key, sp_certificate=locked.sp_certificate
@@ -65,7 +70,8 @@ def sp_pair(idp: IdentityProvider) -> tuple[str, str]:
     return decrypt(idp.sp_key), idp.sp_certificate
 
 
-def _new_pair(name: str) -> tuple[str, str]:
+def new_pair(name: str) -> tuple[str, str]:
+    """(private key, certificate), PEM."""
     key = rsa.generate_private_key(public_exponent=65537, key_size=3072)
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"gatehouse {name}")])
     now = timezone.now()
@@ -144,7 +150,7 @@ def own_metadata(request: HttpRequest, idp: IdentityProvider) -> bytes:
     return metadata if isinstance(metadata, bytes) else str(metadata).encode()
 
 
-def _request(request: HttpRequest, path: str, **given: Any) -> dict[str, Any]:
+def wire(request: HttpRequest, path: str, **given: Any) -> dict[str, Any]:
     return {
         "https": "on" if request.is_secure() else "off",
         "http_host": request.get_host(),
@@ -157,19 +163,24 @@ def _request(request: HttpRequest, path: str, **given: Any) -> dict[str, Any]:
 def begin(request: HttpRequest, idp: IdentityProvider) -> tuple[str, str]:
     """(where to send the browser, id of the request). Raises documents.Unusable."""
     auth = OneLogin_Saml2_Auth(
-        _request(request, request.path, get_data={}, post_data={}), settings_for(request, idp, idp_facts(idp))
+        wire(request, request.path, get_data={}, post_data={}), settings_for(request, idp, idp_facts(idp))
     )
     return str(auth.login(return_to="")), str(auth.get_last_request_id())
 
 
-def check_form(message: str) -> None:
-    """That it may be a SAML message: base64 of XML without a document type. Raises Malformed."""
+def parse(message: str) -> Any:
+    """The document in a posted message: base64 of XML without a document type, with none but the usual ways to sign.
+    Raises Malformed."""
     if not message or len(message) > MAX_MESSAGE:
         raise Malformed
     try:
-        OneLogin_Saml2_XML.to_etree(base64.b64decode("".join(message.split()), validate=True))
+        root = OneLogin_Saml2_XML.to_etree(base64.b64decode("".join(message.split()), validate=True))
     except (binascii.Error, ValueError, etree.LxmlError):
         raise Malformed from None
+    used = {node.get("Algorithm") for node in root.iter(f"{{{Saml.NS_DS}}}Transform")}
+    if not used <= TRANSFORMS:
+        raise Malformed
+    return root
 
 
 class Answer:
@@ -179,7 +190,7 @@ class Answer:
         """Raises documents.Unusable, Malformed."""
         self._idp = idp
         self._acs = reverse("saml_acs", args=[idp.slug])
-        self._request = _request(request, self._acs, get_data={}, post_data={"SAMLResponse": message})
+        self._request = wire(request, self._acs, get_data={}, post_data={"SAMLResponse": message})
         self._entity_id = addresses(request, idp)["metadata"]
         try:
             settings = OneLogin_Saml2_Settings(settings_for(request, idp, idp_facts(idp)))
@@ -222,35 +233,3 @@ class Answer:
             )
         identity = identity_of(self._idp, subject, attributes, str(response.get_session_index() or ""))
         return replace(identity, name_id=name_id[:255])
-
-
-# --- log-out that the IdP starts ------------------------------------------------------------------------------------
-def read_logout(request: HttpRequest, idp: IdentityProvider) -> tuple[str, list[str], str]:
-    """(NameID, session indexes, where to send the browser with our answer) of a signed LogoutRequest.
-    Raises tokens.Refused, documents.Unusable, Malformed."""
-    given = request.GET
-    if any(len(given.getlist(name)) > 1 for name in given):
-        raise Malformed
-    facts = idp_facts(idp)
-    config = settings_for(request, idp, facts, wantMessagesSigned=True)
-    query = {"query_string": request.META.get("QUERY_STRING", ""), "validate_signature_from_qs": True}
-    wire = _request(request, request.path, get_data=dict(given.items()), post_data={}, **query)
-    try:
-        auth = OneLogin_Saml2_Auth(wire, config)
-        target = auth.process_slo(keep_local_session=True)
-        message = auth._last_request
-        if auth.get_errors() or not message or not target:
-            raise tokens.Refused(f"the log-out request is not valid: {', '.join(auth.get_errors())}")
-        root = OneLogin_Saml2_XML.to_etree(message)
-        name_id = str(OneLogin_Saml2_Logout_Request.get_nameid(message, config["sp"]["privateKey"]) or "")
-        sessions = [str(index) for index in OneLogin_Saml2_Logout_Request.get_session_indexes(message)]
-        issued = datetime.fromisoformat(str(root.get("IssueInstant")).replace("Z", "+00:00"))
-        issuer = OneLogin_Saml2_Logout_Request.get_issuer(message)
-    except (OneLogin_Saml2_Error, etree.LxmlError, ValueError, KeyError, binascii.Error) as error:
-        raise tokens.Refused(f"the log-out request cannot be read: {type(error).__name__}") from None
-    if not name_id or issuer != facts["entityId"]:
-        raise tokens.Refused("the log-out request does not say who it is from and for")
-    if abs(timezone.now() - issued) > LOGOUT_AGE:
-        raise tokens.Refused("the log-out request is too old")
-    tokens.spend(f"saml logout {idp.slug} {root.get('ID')}", timezone.now() + 2 * LOGOUT_AGE)
-    return name_id[:255], sessions, str(target)

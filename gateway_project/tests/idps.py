@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx
 
+from accounts.sso.saml_messages import new_pair
 from gateway_project.tests.services import free_port, missing, wait_until
 
 HERE = Path(__file__).parent / "idp"
@@ -82,6 +83,41 @@ class OidcServer:
             wait_until(
                 lambda: _answers(f"{self.url}/.well-known/openid-configuration"), START_TIMEOUT_S, self.log or "OIDC"
             )
+            yield self
+        finally:
+            process.kill()
+            process.wait(10)
+
+
+class SamlServer:
+    """saml-idp: one click signs in, as whom its form says."""
+
+    def __init__(self, folder: Path, gateway_url: str, slug: str = "saml") -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._folder = folder
+        self._back = f"{gateway_url}/accounts/saml/{slug}"
+        self._log = folder / "saml.log"
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text()
+
+    @contextmanager
+    def running(self) -> Iterator[SamlServer]:
+        packages = modules()
+        key, certificate = self._folder / "idp.key", self._folder / "idp.crt"
+        for path, text in zip((key, certificate), new_pair("idp"), strict=True):
+            path.write_text(text)
+        command = ["node", str(packages / "saml-idp/bin/run.js"), "--host", "127.0.0.1", "--port", str(self.port)]
+        command += ["--issuer", "urn:test:idp", "--acsUrl", f"{self._back}/acs/", "--sloUrl", f"{self._back}/sls/"]
+        command += ["--audience", f"{self._back}/metadata/", "--cert", str(certificate), "--key", str(key)]
+        command += ["--configFile", str(HERE / "saml.cjs")]
+        environment = {"PATH": os.environ["PATH"], "IDP_MODULES": str(packages), "NODE_NO_WARNINGS": "1"}
+        with self._log.open("w") as log:
+            process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            wait_until(lambda: _answers(f"{self.url}/metadata"), START_TIMEOUT_S, "the SAML IdP runs")
             yield self
         finally:
             process.kill()
