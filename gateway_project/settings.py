@@ -106,6 +106,7 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "allauth.account.middleware.AccountMiddleware",
     "accounts.sso.local.require_second_factor",
+    "accounts.requests.terms.TermsMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
 

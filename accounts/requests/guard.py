@@ -32,7 +32,8 @@ def before_save(sender: Any, instance: ApiKey, raw: bool = False, **kwargs: Any)
             raise ValidationError(NO_PLAYGROUND)
         _check_new(place)
         instance._course_place = place
-    instance.expires_at = cohort.keys_end_at
+    end = cohort.keys_end_at
+    instance.expires_at = min(instance.expires_at or end, end)
     if cohort.models_allowed is not None:
         own = instance.models_allowed
         models = cohort.models_allowed if own is None else [name for name in own if name in cohort.models_allowed]

@@ -68,6 +68,8 @@ def key(request: HttpRequest, pk: int) -> HttpResponse:
         if place.key.disabled or place.stopped or place.cohort.is_over():
             messages.error(request, "Your key is stopped. Ask your teacher.")
             return redirect("access_my_course", pk)
+        place.key.expires_at = place.cohort.keys_end_at
+        place.key.save(update_fields=["expires_at"])
         secret = services.rotate_key(place.key, timedelta(0))
     except ValidationError as error:
         messages.error(request, " ".join(error.messages))

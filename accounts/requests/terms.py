@@ -71,10 +71,35 @@ def agreed(view: View) -> View:
     def barred(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         user: Any = request.user
         if user.is_authenticated and barring(user) is not None:
-            return redirect(f"{reverse('access_terms')}?{urlencode({'next': _way_back(request)})}")
+            return _to_terms(request)
         return view(request, *args, **kwargs)
 
     return barred
+
+
+# By the names of their addresses: the pages of keys and of the playground belong to other parts of the portal.
+BARRED = ("portal_new_key", "portal_playground")
+
+
+class TermsMiddleware:
+    """Bars making keys and the playground until the terms are agreed to. Asks the database for these pages alone."""
+
+    def __init__(self, get_response: View) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        return self.get_response(request)
+
+    def process_view(self, request: HttpRequest, view: View, args: Any, kwargs: Any) -> HttpResponse | None:
+        match = request.resolver_match
+        user: Any = request.user
+        if match is None or not str(match.url_name).startswith(BARRED) or not user.is_authenticated:
+            return None
+        return _to_terms(request) if barring(user) is not None else None
+
+
+def _to_terms(request: HttpRequest) -> HttpResponse:
+    return redirect(f"{reverse('access_terms')}?{urlencode({'next': _way_back(request)})}")
 
 
 def _way_back(request: HttpRequest) -> str:

@@ -11,6 +11,7 @@ from django.utils import timezone
 from accounts import services as accounts_services
 from accounts.authentication import InvalidKey, check_now
 from accounts.models import ApiKey, Membership, Team, User
+from accounts.portal.keys import PLAYGROUND
 from accounts.requests import cohorts, enrolment, policy, services
 from accounts.requests.enrolment import CourseFull, NoSuchInvitation
 from accounts.requests.models import AccessRequest, Cohort, CohortStudent, Kind, Notice, Outcome, RequestRule
@@ -348,3 +349,18 @@ def test_group_brings_people_in_and_out(
     enrolment.at_sign_in(charlie)
     assert not CohortStudent.objects.exists()
     assert not Membership.objects.filter(user=charlie, team=research).exists()
+
+
+def test_playground_spends_nothing_beside_the_course(mona: User, research: Team, charlie: User) -> None:
+    cohort = course(mona, research)
+    enrolment.invite(cohort, ["charlie"])
+    with pytest.raises(ValidationError, match="choose another team"):
+        key_in(cohort, charlie, PLAYGROUND)
+    assert CohortStudent.objects.get().key is None
+
+
+def test_earlier_end_that_the_student_chose_stays(mona: User, research: Team, charlie: User) -> None:
+    cohort = course(mona, research)
+    enrolment.invite(cohort, ["charlie"])
+    tomorrow = timezone.now() + timedelta(days=1)
+    assert key_in(cohort, charlie, expires_at=tomorrow)[0].expires_at == tomorrow
