@@ -103,7 +103,7 @@ class PolicyAdmin(LiveSoon, ModelAdmin):
         actions.pop("delete_selected", None)
         return actions
 
-    def _fixed_fields(self, request: HttpRequest, policy: Policy | None) -> set[str]:
+    def fixed_fields(self, request: HttpRequest, policy: Policy | None) -> set[str]:
         """What counts at once, without publishing, is for those who may publish; and nobody can search in a list that
         they may not see."""
         if policy is not None and policy.current_id and not self.may_publish(request):
@@ -184,7 +184,7 @@ class PolicyAdmin(LiveSoon, ModelAdmin):
     def get_form(self, request: HttpRequest, obj: Policy | None = None, change: bool = False, **kwargs: Any) -> Any:
         form = super().get_form(request, obj, change, **kwargs)
         chosen = starter(request.GET.get("start", "")) if obj is None else None
-        given = {"fixed": self._fixed_fields(request, obj), "template": chosen.rules if chosen else ()}
+        given = {"fixed": self.fixed_fields(request, obj), "template": chosen.rules if chosen else ()}
         return type(form.__name__, (form,), given)
 
     def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:

@@ -5,13 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from django.http.response import HttpResponseBase
-from rest_framework.authentication import SessionAuthentication
-from rest_framework.exceptions import NotFound, ValidationError
-from rest_framework.permissions import BasePermission
+from rest_framework.exceptions import ValidationError
 from rest_framework.renderers import BaseRenderer, JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView, exception_handler
+from rest_framework.views import APIView
 
 from usage import chargeback, currency
 from usage.chargeback import BREAKDOWNS, BadMonth, Breakdown, Chargeback, Used
@@ -19,13 +17,6 @@ from usage.chargeback_admin import FILES, file_name
 from usage.currency import Currency
 from usage.downloads import whole
 from usage.spreadsheets import plain
-
-
-class MayViewUsage(BasePermission):
-    message = "This needs the permission to view usage events."
-
-    def has_permission(self, request: Request, view: APIView) -> bool:
-        return bool(request.user.is_authenticated and request.user.has_perm("usage.view_usageevent"))
 
 
 class FileRenderer(BaseRenderer):
@@ -50,10 +41,10 @@ class XlsxRenderer(FileRenderer):
 
 
 class ChargebackView(APIView):
-    """GET ?month=2026-11&by=user|key|model&format=json|csv|xlsx"""
+    """GET ?month=2026-11&by=user|key|model&format=json|csv|xlsx
 
-    authentication_classes = (SessionAuthentication,)
-    permission_classes = (MayViewUsage,)
+    Who may ask, and what errors look like, is the management API's (gateway_project.api)."""
+
     renderer_classes = (JSONRenderer, CsvRenderer, XlsxRenderer)
 
     def get(self, request: Request) -> HttpResponseBase:
@@ -64,9 +55,6 @@ class ChargebackView(APIView):
             content_type, make = FILES[kind]
             return whole(file_name(found, kind), content_type, make(found, shown_in))
         return Response(as_json(found, shown_in))
-
-    def get_exception_handler(self) -> Any:
-        return _as_gateway_error
 
 
 def as_json(found: Chargeback, shown_in: Currency) -> dict[str, Any]:
@@ -121,24 +109,3 @@ def _breakdown(request: Request) -> Breakdown:
     if by not in BREAKDOWNS:
         raise ValidationError({"by": f"Give one of team, {', '.join(filter(None, BREAKDOWNS))}."})
     return by
-
-
-def _as_gateway_error(error: Exception, context: dict[str, Any]) -> Response | None:
-    """In the one shape that errors of the gateway have."""
-    response = exception_handler(error, context)
-    if response is None:
-        return None
-    parameter, message = None, getattr(error, "detail", "There is nothing here, or not in this format.")
-    if isinstance(message, dict):
-        parameter, message = next(iter(message.items()))
-    if isinstance(message, list):
-        message = message[0]
-    response.data = {
-        "error": {
-            "message": str(message),
-            "type": "invalid_request_error" if response.status_code < 500 else "server_error",
-            "param": parameter,
-            "code": None if response.status_code == 400 else getattr(error, "default_code", NotFound.default_code),
-        }
-    }
-    return response

@@ -134,6 +134,8 @@ class Resource(ApiView, GenericViewSet):
     # By action: a right (see access.has_right) where it is not that of RIGHTS, and actions by POST that only read.
     rights: ClassVar[Mapping[str, str]] = {}
     reading: ClassVar[tuple[str, ...]] = ()
+    # Actions that are lists under a row.
+    paged: ClassVar[tuple[str, ...]] = ()
     volatile: ClassVar[tuple[str, ...]] = ()
 
     # --- who may -----------------------------------------------------------------------------------------------------
@@ -150,6 +152,8 @@ class Resource(ApiView, GenericViewSet):
         return self.action not in self.reading
 
     def known_parameters(self) -> Sequence[str]:
+        if self.action in self.paged:
+            return (LIMIT, AFTER)
         return (*self.filters, LIMIT, AFTER) if self.action == "list" else self.parameters
 
     def need(self, right: str, row: Model | None = None, model: type[Model] | None = None) -> None:

@@ -11,6 +11,7 @@ from django.db import DataError, IntegrityError, OperationalError
 from django.db.models import ProtectedError, RestrictedError
 from django.http import Http404, HttpRequest, JsonResponse
 from django.http.multipartparser import MultiPartParserError
+from django.views.decorators.csrf import csrf_exempt
 from rest_framework import exceptions, status
 from rest_framework.response import Response
 from rest_framework.views import exception_handler
@@ -156,6 +157,7 @@ def _translated(error: Exception) -> Exception:
     return error
 
 
-def unknown_url(request: HttpRequest, **_parts: str) -> JsonResponse:
+@csrf_exempt
+def unknown_url(request: HttpRequest) -> JsonResponse:
     said = shaped(404, "There is no such address in the management API. See /api/v1/docs/.", None, "unknown_url")
     return JsonResponse(said, status=404)

@@ -71,8 +71,12 @@ class Pages(BasePagination):
         return [
             _parameter(LIMIT, "How many at most.", limit),
             _parameter(AFTER, "The `next` of the page before. Empty: the first page.", {"type": "string"}),
-            *(_parameter(name, one.words, one.schema) for name, one in getattr(view, "filters", {}).items()),
+            *(_parameter(name, one.words, one.schema) for name, one in _filters(view).items()),
         ]
+
+
+def _filters(view: Any) -> dict[str, Any]:
+    return dict(view.filters) if getattr(view, "action", "list") == "list" and hasattr(view, "filters") else {}
 
 
 def _parameter(name: str, words: str, schema: dict[str, Any]) -> dict[str, Any]:
@@ -80,6 +84,12 @@ def _parameter(name: str, words: str, schema: dict[str, Any]) -> dict[str, Any]:
 
 
 class Schema(AutoSchema):
+    def _is_list_view(self, serializer: Any = None) -> bool:
+        """Lists under a row too: all of them come in pages."""
+        if self.method == "GET" and getattr(self.view, "action", None) in getattr(self.view, "paged", ()):
+            return True
+        return bool(super()._is_list_view(serializer))
+
     def get_tags(self) -> list[str]:
         return [getattr(self.view, "tag_name", None) or getattr(self.view, "resource", None) or "other"]
 

@@ -8,7 +8,7 @@ from django.urls import path, re_path
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 from rest_framework.routers import SimpleRouter
 
-from gateway_project.api import errors, keys, people
+from gateway_project.api import catalogue, errors, keys, money, people, rules, trail, usage, words
 from gateway_project.api.access import AUTHENTICATION
 from gateway_project.api.me import Me
 
@@ -20,14 +20,25 @@ RESOURCES: dict[str, Any] = {
     "groups": people.Groups,
     "keys": keys.Keys,
     "tokens": keys.Tokens,
+    "providers": catalogue.Providers,
+    "models": catalogue.Models,
+    "prices": catalogue.Prices,
+    "policies": rules.Policies,
+    "wordlists": words.Wordlists,
+    "budgets": money.Budgets,
+    "limits": money.Limits,
+    "usage/events": usage.UsageEvents,
+    "audit": trail.Audit,
 }
 for name, resource in RESOURCES.items():
-    router.register(name, resource, basename=f"api-{name}")
+    router.register(name, resource, basename=f"api-{name.replace('/', '-')}")
 
 urlpatterns = [
     *router.urls,
+    path("usage/sums", usage.UsageSums.as_view(), name="api-usage-sums"),
+    path("usage/chargeback", usage.ChargebackView.as_view(), name="api_chargeback"),
     path("me", Me.as_view(), name="api-me"),
     path("schema/", SpectacularAPIView.as_view(authentication_classes=AUTHENTICATION), name="api-schema"),
     path("docs/", SpectacularSwaggerView.as_view(url_name="api-schema"), name="api-docs"),
-    re_path(r"^(?P<rest>.*)$", errors.unknown_url),
+    re_path(r"^[\s\S]*$", errors.unknown_url),
 ]

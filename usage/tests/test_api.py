@@ -106,7 +106,7 @@ def test_only_reading_is_possible(admin_client: Client) -> None:
 
 
 def test_usage_is_for_those_who_may_see_it(client: Client, month: None) -> None:
-    assert error(client, "month=2026-11")[0] == 403
+    assert error(client, "month=2026-11")[0] == 401
     user = User.objects.create_user("someone", password="x")
     client.force_login(user)
     status, found = error(client, "month=2026-11")
