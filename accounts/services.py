@@ -1,8 +1,8 @@
 """Every change of people, teams and keys.
 
-All but `touch_keys` and `rename_allowed` go through `save()`, whose signal (accounts.apps) bumps the identity version
-in the same transaction: each worker knows within a second. Whoever adds an `.update()` or a bulk write here must bump
-by hand.
+All but `touch_keys` go through `save()`, which bumps the identity version (accounts.apps: each worker knows within a
+second) and is in the audit trail, in the same transaction. Whoever adds an `.update()` or a bulk write here must do
+both by hand.
 """
 
 from __future__ import annotations
@@ -170,7 +170,8 @@ def rename_allowed(model: str, renamed: str) -> int:
         named = [pk for pk, names in rows.iterator() if model in (names or ())]
         for owner in owners.select_for_update().filter(pk__in=named):
             names = [renamed if name == model else name for name in owner.models_allowed or ()]
-            owners.filter(pk=owner.pk).update(models_allowed=list(dict.fromkeys(names)))
+            owner.models_allowed = list(dict.fromkeys(names))
+            owner.save(update_fields=["models_allowed"])
         count += len(named)
     if count:
         bump(IDENTITY)

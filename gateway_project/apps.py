@@ -7,7 +7,8 @@ class GatewayProjectConfig(AppConfig):
 
     def ready(self) -> None:
         """What apps show of each other without importing each other."""
-        from gateway_project import crossings, portal
+        from gateway_project import audited, crossings, portal
 
+        audited.build()
         crossings.build()
         portal.build()

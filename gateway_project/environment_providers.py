@@ -63,8 +63,8 @@ def sync() -> bool:
         plan = _plan(wanted)
         for provider in plan.changed:
             provider.save()
-        Model.objects.bulk_create(plan.models)
-        Route.objects.bulk_create(plan.routes)
+        for row in (*plan.models, *plan.routes):
+            row.save()
     return bool(plan)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from django.db import transaction
 
+from accounts.audit import record
 from accounts.encryption import Undecryptable, decrypt
 from accounts.models import User
 from policies.models import ContentView, LoggedContent
@@ -23,6 +24,7 @@ def open_content(content: LoggedContent, by: User, client_ip: str) -> Opened:
     """Raises what the database raises when the look cannot be recorded; then nothing was decrypted."""
     # Durable: in force before the next line, not with some transaction that may still fail.
     with transaction.atomic(durable=True):
+        record("loggedcontent.viewed", ("policies.loggedcontent", content.event_id, f"call {content.request_id}"))
         ContentView.objects.create(
             user=by,
             username=by.get_username(),

@@ -17,6 +17,7 @@ from django.db.models import Max
 from django.utils import timezone
 
 from accounts import catalogue
+from accounts.audit import record
 from accounts.models import ApiKey, Team, User
 from accounts.versions import POLICIES, bump
 from policies import documents, selectors
@@ -32,6 +33,7 @@ COMMAND = "a command"
 BULK_ROWS = 2000
 MISTAKES_SHOWN = 20
 ENTRY_CHARS = 200
+ENTRIES_TOLD = 20
 
 
 # --- rules ----------------------------------------------------------------------------------------------------------
@@ -267,6 +269,7 @@ def set_entries(wordlist: Wordlist, entries: Iterable[str], allowed: Iterable[st
     changed.added = len(wanted.keys() - there.keys())
     changed.removed = _delete_entries([pk for key, pk in there.items() if key not in wanted])
     _refresh(wordlist)
+    _record(wordlist, wanted.keys() - there.keys(), there.keys() - wanted.keys())
     return changed
 
 
@@ -280,6 +283,7 @@ def add_entries(wordlist: Wordlist, entries: Iterable[str], allowed: Iterable[st
     changed.added = len(new)
     _write_entries(wordlist, new)
     _refresh(wordlist)
+    _record(wordlist, new.keys(), ())
     return changed
 
 
@@ -288,8 +292,10 @@ def remove_entries(wordlist: Wordlist, entries: Iterable[str], allowed: Iterable
     """However they are spelled. What is not there is not missed."""
     unwanted, _ = _read_entries(entries, allowed)
     there = _entries_there(wordlist)
-    changed = EntriesChanged(removed=_delete_entries([there[key] for key in unwanted if key in there]))
+    gone = unwanted.keys() & there.keys()
+    changed = EntriesChanged(removed=_delete_entries([there[key] for key in gone]))
     _refresh(wordlist)
+    _record(wordlist, (), gone)
     return changed
 
 
@@ -377,6 +383,17 @@ def _delete_entries(pks: Sequence[int]) -> int:
         # Nothing refers to an entry; `delete` would load each row to tell its signals.
         rows._raw_delete(rows.db)
     return len(pks)
+
+
+def _record(wordlist: Wordlist, added: Collection[EntryKey], removed: Collection[EntryKey]) -> None:
+    """In the audit trail: how many, and the first few of them."""
+    told = {
+        name: {"count": len(keys), "exceptions": sum(allow for _, allow in keys), "first": few}
+        for name, keys in (("added", added), ("removed", removed))
+        if (few := sorted(folded for folded, _ in keys)[:ENTRIES_TOLD])
+    }
+    if told:
+        record("wordlist.entries_changed", wordlist, details=told)
 
 
 def _refresh(wordlist: Wordlist) -> None:

@@ -25,6 +25,7 @@ from unfold.decorators import action, display
 from unfold.views import ChangeList
 
 from accounts.admin_pages import LiveSoon, change_url, confirm
+from accounts.audit import record
 from policies import entry_files, intake, services
 from policies.entry_files import Line
 from policies.intake import Intake
@@ -505,6 +506,7 @@ def file_name(wordlist: Wordlist) -> str:
 
 
 def attachment(content: bytes, kind: str, name: str) -> HttpResponse:
+    record("wordlist.exported", ("policies.wordlist", "", name))
     response = HttpResponse(content, content_type=f"{kind}; charset=utf-8")
     response["Content-Disposition"] = f'attachment; filename="{name}"'
     response["X-Content-Type-Options"] = "nosniff"

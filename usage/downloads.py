@@ -10,6 +10,8 @@ from django.core.handlers.asgi import ASGIRequest
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 
+from accounts.audit import record
+
 Parts = Generator[bytes, None, None]
 Response = TypeVar("Response", bound=HttpResponseBase)
 
@@ -28,6 +30,8 @@ def whole(name: str, content_type: str, content: bytes) -> HttpResponse:
 
 
 def as_attachment(response: Response, name: str) -> Response:
+    """Every download is in the audit trail."""
+    record("usage.exported", ("usage.download", "", name))
     response["Content-Disposition"] = f'attachment; filename="{name}"'
     response["Cache-Control"] = "private, no-store"
     return response

@@ -6,6 +6,8 @@ first call.
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.db import transaction
 
 from accounts import versions
@@ -20,13 +22,22 @@ def carry(model: str, renamed: str) -> dict[str, int]:
     old name too, are not counted. Raises IntegrityError where one is `in_the_way`."""
     carry_prices(model, renamed)
     counts = {
-        "budgets": Budget.objects.filter(model=model).update(model=renamed),
-        "cheaper models of budgets": Budget.objects.filter(fallback_model=model).update(fallback_model=renamed),
-        "rate limits": Limit.objects.filter(model=model).update(model=renamed),
-        "alert rules": AlertRule.objects.filter(model=model).update(model=renamed),
+        "budgets": _rename(Budget.objects, "model", model, renamed),
+        "cheaper models of budgets": _rename(Budget.objects, "fallback_model", model, renamed),
+        "rate limits": _rename(Limit.objects, "model", model, renamed),
+        "alert rules": _rename(AlertRule.objects, "model", model, renamed),
     }
     versions.bump(versions.LIMITS)
     return {kind: count for kind, count in counts.items() if count}
+
+
+def _rename(rows: Any, column: str, model: str, renamed: str) -> int:
+    """One by one, so that each is in the audit trail."""
+    found = list(rows.select_for_update().filter(**{column: model}))
+    for row in found:
+        setattr(row, column, renamed)
+        row.save(update_fields=[column])
+    return len(found)
 
 
 def in_the_way(model: str, renamed: str) -> list[str]:

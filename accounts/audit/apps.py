@@ -11,10 +11,11 @@ class AuditConfig(AppConfig):
     def ready(self) -> None:
         from django.contrib.auth.models import Group
 
-        from accounts.audit import actors, watch
+        from accounts.audit import actors, sign_ins, watch
         from accounts.models import ApiKey, Membership, Team, User
 
         actors.wrap_commands()
+        sign_ins.watch()
         watch(User, hidden={"password"}, ignored={"last_login"})
         watch(Team)
         watch(Membership)
