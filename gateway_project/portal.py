@@ -34,7 +34,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("", home, name="portal_home"),
     path("", include("accounts.portal.urls")),
     path("", include("usage.portal.urls")),
-    path("models/", models, name="portal_models"),
+    path("my-models/", models, name="portal_models"),  # /models is one of the addresses of the API
     path("playground/", playground, name="portal_playground"),
     path("playground/key/", playground_key, name="portal_playground_key"),
 ]

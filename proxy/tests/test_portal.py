@@ -56,14 +56,14 @@ def test_models_are_those_that_one_of_my_teams_allows(mine: Client, alice: User,
     research.save()
     alice.save()
     Team.objects.create(name="mine", personal_of=alice, models_allowed=[])
-    assert [row.name for row in mine.get("/models/").context["rows"]] == ["allowed"]
+    assert [row.name for row in mine.get("/my-models/").context["rows"]] == ["allowed"]
 
 
 def test_model_says_which_of_my_teams_allow_it(mine: Client, alice: User, research: Team) -> None:
     offer("shared")
     closed = Team.objects.create(name="closed", models_allowed=[])
     Membership.objects.create(user=alice, team=closed)
-    assert mine.get("/models/").context["rows"][0].teams == ["research", "Just me (personal)"]
+    assert mine.get("/my-models/").context["rows"][0].teams == ["research", "Just me (personal)"]
 
 
 def test_price_is_that_of_my_team_where_it_has_its_own(mine: Client, research: Team) -> None:
@@ -71,18 +71,18 @@ def test_price_is_that_of_my_team_where_it_has_its_own(mine: Client, research: T
     price("priced", 3)
     price("priced", 1, research)
     price("priced", 9, Team.objects.create(name="others"))
-    rows = mine.get("/models/").context["rows"][0].prices
+    rows = mine.get("/my-models/").context["rows"][0].prices
     assert [(row.teams, row.input, row.output) for row in rows] == [
         ("", "$3.00", "$6.00"),
         ("research", "$1.00", "$2.00"),
     ]
-    assert "128,000" in mine.get("/models/").text
+    assert "128,000" in mine.get("/my-models/").text
 
 
 def test_price_that_nobody_knows_is_said_so(mine: Client) -> None:
     offer("own-server")
     offer("echo", kind="echo")
-    rows = {row.name: row.prices for row in mine.get("/models/").context["rows"]}
+    rows = {row.name: row.prices for row in mine.get("/my-models/").context["rows"]}
     assert rows["own-server"] == []
     assert rows["echo"][0].input == "$0.00"
 
@@ -93,13 +93,13 @@ def test_price_that_nobody_knows_is_said_so(mine: Client) -> None:
 def test_models_are_searched_by_all_their_words(mine: Client, term: str, found: list[str]) -> None:
     offer("gpt-one", aliases=["nickname"])
     offer("gpt-two", description="Cheap and good")
-    page = mine.get("/models/", {"q": term})
+    page = mine.get("/my-models/", {"q": term})
     assert [row.name for row in page.context["rows"]] == found
     assert found or "No model fits" in page.text
 
 
 def test_without_a_model_the_page_says_what_to_do(mine: Client) -> None:
-    for path in ("/models/", "/playground/"):
+    for path in ("/my-models/", "/playground/"):
         assert "There is no model for you yet" in mine.get(path).text
 
 
@@ -110,12 +110,12 @@ def test_pages_take_a_few_queries_however_many_models(
         offer(f"model-{number}")
         price(f"model-{number}", 1)
         Membership.objects.create(user=alice, team=Team.objects.create(name=f"team {number}"))
-    for path in ("/models/", "/playground/"):
+    for path in ("/my-models/", "/playground/"):
         with django_assert_max_num_queries(15):
             assert "model-19" in mine.get(path).text
 
 
-@pytest.mark.parametrize("path", ["/models/", "/playground/"])
+@pytest.mark.parametrize("path", ["/my-models/", "/playground/"])
 def test_texts_are_escaped(mine: Client, research: Team, path: str) -> None:
     offer("m", description=MARKER)
     research.name = MARKER

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from usage.models import UsageEvent
 from usage.portal.whose import Whose
 
 PAGE = 25
+KEY_LABEL = re.compile(r" \([A-Za-z0-9]+\)$")
 
 # Event ids -> what the rules that blocked these calls told the caller.
 PolicyMessages = Callable[[Sequence[UUID]], Mapping[UUID, str]]
@@ -69,6 +71,11 @@ class Call:
     why: str
     cost: str
     latency: str
+
+    @property
+    def key(self) -> str:
+        """Without its public id."""
+        return KEY_LABEL.sub("", self.event.key_label)
 
     @property
     def tokens(self) -> str:

@@ -57,7 +57,7 @@ def _card(standing: Standing, zone: str) -> Card:
         limit = amount_text(standing.limit, budget.unit)
         left = f"{amount_text(standing.left, budget.unit)} left of {limit} {per_text(budget)}"
         spent = f"{amount_text(standing.spent, budget.unit)} spent"
-    return Card(title_of(budget), left, spent, resets_text(standing, zone), when_spent(budget), part, kind)
+    return Card(title_of(budget), left, spent, resets_text(standing, zone), when_spent(standing), part, kind)
 
 
 def title_of(row: Budget | Limit) -> str:
@@ -75,7 +75,7 @@ def title_of(row: Budget | Limit) -> str:
 def resets_text(standing: Standing, zone: str) -> str:
     end = standing.window.end
     if end is None:
-        return "Does not reset: it is a total."
+        return "Does not reset: it is a total. An administrator can raise it."
     now = timezone.now()
     return f"Resets in {timeuntil(end, now, depth=1)}, on {moment_text(end, standing.budget.timezone or zone)}."
 
@@ -88,10 +88,13 @@ def moment_text(moment: datetime, zone: str) -> str:
         return f"{date_format(moment, 'j M Y, H:i')} (UTC)"
 
 
-def when_spent(budget: Budget) -> str:
-    if budget.on_exhaustion == Budget.OnExhaustion.FALL_BACK:
-        return f"When it is spent, calls go to {budget.fallback_model}."
-    return "When it is spent, calls are refused."
+def when_spent(standing: Standing) -> str:
+    budget = standing.budget
+    falls_back = budget.on_exhaustion == Budget.OnExhaustion.FALL_BACK
+    what = f"calls go to {budget.fallback_model}" if falls_back else "calls are refused"
+    if standing.left:
+        return f"When it is spent, {what}."
+    return f"{'For now' if standing.window.end is None else 'Until then'} {what}."
 
 
 def limit_lines(limits: list[Limit]) -> list[str]:

@@ -65,7 +65,7 @@ def test_spent_budget_says_so_and_what_happens(mine: Client, alice: User, key: A
     )
     used(key, cost_nano_usd=NANO)
     text = mine.get("/usage/").text
-    assert "Spent" in text and "When it is spent, calls go to small." in text
+    assert "Spent" in text and "Until then calls go to small." in text
 
 
 def test_budgets_of_others_are_not_shown(mine: Client, bob: User, charlie: User, key: ApiKey) -> None:

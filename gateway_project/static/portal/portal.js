@@ -5,6 +5,9 @@ announce.className = "unseen";
 announce.setAttribute("aria-live", "polite");
 document.body.append(announce);
 
+// On a phone the navigation is one line that scrolls.
+document.querySelector(".side [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
+
 async function copy(button) {
   const source = document.getElementById(button.dataset.copy);
   const label = button.querySelector("[data-copy-label]") ?? button;
