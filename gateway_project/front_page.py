@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils import timezone
 
-from accounts.models import ApiKey
+from accounts.models import ApiKey, User
+from accounts.requests.models import AccessRequest
+from accounts.requests.policy import decidable_by
 from policies import findings
 from proxy import selectors
 from usage import dashboard
@@ -34,7 +36,9 @@ def fill(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     from usage.alert_overview import overview  # here: an admin module, which is loaded with the admin
 
     context["title"] = "Overview"
-    context["alerts"] = overview(request)
+    waiting = decidable_by(cast(User, request.user)).filter(state=AccessRequest.State.OPEN)
+    alerts = context["alerts"] = overview(request, waiting)
+    context["requests_waiting"] = alerts["beside"] if alerts else waiting.count()
     context["may_see_usage"] = request.user.has_perm("usage.view_usageevent")
     figures: dict[str, Any] = dashboard.figures() if context["may_see_usage"] else {"quiet": True}
     if not figures["quiet"] and request.user.has_perm("policies.view_finding"):

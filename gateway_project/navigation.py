@@ -20,6 +20,19 @@ SECTIONS = (
             ("Teams", "groups", "accounts.team"),
             ("Users", "person", "accounts.user"),
             ("Groups", "shield_person", "auth.group"),
+            ("Identity providers", "passkey", "sso.identityprovider"),
+            ("Group rules", "diversity_3", "sso.grouprule"),
+        ),
+    ),
+    (
+        "Requests & courses",
+        (
+            ("Requests", "inbox", "access.accessrequest"),
+            ("Rules for requests", "rule_settings", "access.requestrule"),
+            ("Settings of requests", "settings_account_box", "access.accesssettings"),
+            ("Courses", "school", "access.cohort"),
+            ("Terms", "contract", "access.termsversion"),
+            ("Agreements", "task_alt", "access.termsagreement"),
         ),
     ),
     (

@@ -188,6 +188,9 @@ def test_sidebar_leads_everywhere(admin_client: Client) -> None:
     assert sidebar(admin_client) == {
         "": ["Overview"],
         "People & keys": ["API keys", "Teams", "Users", "Groups"],
+        "Requests & courses": [
+            *("Requests", "Rules for requests", "Settings of requests", "Courses", "Terms", "Agreements"),
+        ],
         "Providers & models": ["Providers", "Models"],
         "Policies": ["Policies", "Word lists", "Findings", "Logged content", "Looks at content"],
         "Usage": ["Spend & usage", "Chargeback", "Events", "Prices", "Re-ratings"],
