@@ -21,6 +21,7 @@ from django.db import connection
 from accounts import versions
 from accounts.authentication import Authenticator
 from accounts.keys import Peppers
+from accounts.sso import environment as identity_providers
 from gateway_project import checks, environment_providers
 from policies import book, recording
 from policies.engine import Chain
@@ -90,6 +91,7 @@ class Lifespan:
         if not settings.REDIS_URL:
             self._closers.append(await to_thread(_in_thread, be_the_only_one))
         await to_thread(_in_thread, environment_providers.sync)
+        await to_thread(_in_thread, identity_providers.sync)
         peppers = Peppers(settings.KEY_PEPPERS)
         authenticator = Authenticator(peppers, settings.KEY_CACHE_SIZE)
         self._closers.append(authenticator.close)

@@ -3,6 +3,7 @@ week when the IdP's page is away."""
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import json
 import time
@@ -59,7 +60,7 @@ def _is_this_machine(host: str) -> bool:
 
 def kept(url: str, *, fresh: bool = False) -> bytes:
     """As `fetch`, but from the cache where that is young enough, or where the page is away."""
-    name = f"sso document {url}"
+    name = _cache_name("document", url)
     found: tuple[float, bytes] | None = cache.get(name)
     if found is not None and not fresh and time.time() - found[0] < FRESH_S:
         return found[1]
@@ -71,6 +72,10 @@ def kept(url: str, *, fresh: bool = False) -> bytes:
         return found[1]
     cache.set(name, (time.time(), body), KEPT_S)
     return body
+
+
+def _cache_name(what: str, url: str) -> str:
+    return f"sso-{what}-{hashlib.sha256(url.encode()).hexdigest()}"
 
 
 def as_json(body: bytes, url: str) -> dict[str, Any]:
@@ -108,7 +113,7 @@ def discovery(url: str, *, fresh: bool = False) -> dict[str, Any]:
 
 def signing_keys(url: str, *, fresh: bool = False) -> list[dict[str, Any]]:
     """Raises Unusable."""
-    if fresh and not cache.add(f"sso refetched {url}", True, REFETCH_S):
+    if fresh and not cache.add(_cache_name("refetched", url), True, REFETCH_S):
         fresh = False
     keys = as_json(kept(url, fresh=fresh), url).get("keys")
     if not isinstance(keys, list):

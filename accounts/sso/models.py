@@ -50,7 +50,7 @@ class IdentityProvider(models.Model):
         help_text="Where it is set up: what the environment sets is changed there.",
     )
 
-    discovery_url = models.URLField(
+    discovery_url = models.CharField(
         "discovery URL",
         max_length=500,
         blank=True,
@@ -68,7 +68,7 @@ class IdentityProvider(models.Model):
         blank=True,
         help_text="OpenID Connect: to ask for, separated by blanks; some IdPs give groups for a scope groups only.",
     )
-    metadata_url = models.URLField(
+    metadata_url = models.CharField(
         "metadata URL", max_length=500, blank=True, help_text="SAML: where the IdP publishes its metadata."
     )
     metadata_xml = models.TextField(
