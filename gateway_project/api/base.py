@@ -26,7 +26,7 @@ from rest_framework.views import APIView
 from rest_framework.viewsets import GenericViewSet
 
 from accounts.addresses import client_ip
-from accounts.audit import acting
+from accounts.audit import acting, trail
 from accounts.tokens.models import ManagementToken
 from gateway_project.api import errors, repeats
 from gateway_project.api.access import AUTHENTICATION, MayDo, has_right, in_words
@@ -79,6 +79,8 @@ class ApiView(APIView):
             return repeat.reply
         try:
             with transaction.atomic():
+                if not self.reads():
+                    trail.lock()  # before any row, as everywhere: so nobody waits in a circle
                 response = handler()
                 if repeat is not None:
                     repeat.keep(response)
@@ -97,6 +99,9 @@ class ApiView(APIView):
 
     def repeatable(self) -> bool:
         return True
+
+    def reads(self) -> bool:
+        return self.request.method in SAFE_METHODS
 
     def is_unknown_method(self) -> bool:
         return not hasattr(self, str(self.request.method).lower())

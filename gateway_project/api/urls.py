@@ -8,8 +8,9 @@ from django.urls import path, re_path
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 from rest_framework.routers import SimpleRouter
 
-from gateway_project.api import catalogue, errors, keys, money, people, rules, trail, usage, words
+from gateway_project.api import asked, catalogue, errors, keys, money, people, rules, trail, usage, words
 from gateway_project.api.access import AUTHENTICATION
+from gateway_project.api.exchange import TokenExchange
 from gateway_project.api.me import Me
 
 router = SimpleRouter(trailing_slash=False)
@@ -28,6 +29,7 @@ RESOURCES: dict[str, Any] = {
     "budgets": money.Budgets,
     "limits": money.Limits,
     "usage/events": usage.UsageEvents,
+    "requests": asked.Requests,
     "audit": trail.Audit,
 }
 for name, resource in RESOURCES.items():
@@ -37,6 +39,7 @@ urlpatterns = [
     *router.urls,
     path("usage/sums", usage.UsageSums.as_view(), name="api-usage-sums"),
     path("usage/chargeback", usage.ChargebackView.as_view(), name="api_chargeback"),
+    path("token-exchange", TokenExchange.as_view(), name="api-token-exchange"),
     path("me", Me.as_view(), name="api-me"),
     path("schema/", SpectacularAPIView.as_view(authentication_classes=AUTHENTICATION), name="api-schema"),
     path("docs/", SpectacularSwaggerView.as_view(url_name="api-schema"), name="api-docs"),

@@ -25,6 +25,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from accounts.models import Membership, Team, User
+from accounts.requests.models import AccessRequest
 from accounts.services import create_key
 from accounts.tokens.services import create_token
 from gateway_project.api.urls import RESOURCES
@@ -66,6 +67,7 @@ def world(admin_user: User, alice: User, research: Team) -> dict[str, Any]:
         "prices": ModelPrice.objects.create(
             model="gpt", input_nano_usd_per_mtok=1, output_nano_usd_per_mtok=1, valid_from="2026-01-01T00:00Z"
         ).pk,
+        "requests": AccessRequest.objects.create(kind="team", requester=alice, team=research, reason="To join").pk,
         "usage": uuid.uuid4(), "audit": uuid.uuid4(),
     }  # fmt: skip
 
