@@ -155,11 +155,13 @@ def playground(request: HttpRequest) -> HttpResponse:
 def playground_key(request: HttpRequest) -> HttpResponse:
     """For the page's script, which keeps it in memory only."""
     try:
-        _, secret = lend_key(_user(request), request.POST.get("team", ""))
+        lent = lend_key(_user(request), request.POST.get("team", ""))
     except ValidationError as error:
         answer = JsonResponse({"error": " ".join(error.messages)}, status=403)
     else:
-        answer = JsonResponse({"key": secret, "expires_in_s": int(LIFETIME.total_seconds())})
+        answer = JsonResponse(
+            {"key": lent.secret, "live_in_s": lent.live_in_s, "expires_in_s": int(LIFETIME.total_seconds())}
+        )
     answer["Cache-Control"] = "no-store"
     return answer
 

@@ -49,9 +49,14 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
 
 
 @pytest.fixture
-def page(context: BrowserContext, upstream: Upstream) -> Iterator[Page]:
+def complaints() -> list[str]:
+    """What the browser complained of; a test that foresaw it takes it out."""
+    return []
+
+
+@pytest.fixture
+def page(context: BrowserContext, upstream: Upstream, complaints: list[str]) -> Iterator[Page]:
     """Fails the test for anything that the browser complains of, such as a blocked script."""
-    complaints: list[str] = []
     page = context.new_page()
     page.set_default_timeout(40_000)
     page.on("pageerror", lambda error: complaints.append(str(error)))

@@ -31,6 +31,7 @@ START_TIMEOUT_S = 60
 POSTGRES_FOLDERS = ("/usr/lib/postgresql/*/bin", "/opt/homebrew/opt/postgresql*/bin", "/usr/local/opt/postgresql*/bin")
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 OPENAI_NPM_VERSION = "7.55.0"
+AXE_NPM_VERSION = "4.14.1"
 
 
 def missing(what: str, how: str) -> NoReturn:
@@ -377,6 +378,26 @@ def chromium() -> str:
     return found or missing("Chromium", "install chromium, or set CHROMIUM to its path")
 
 
+def npm_package(name: str, version: str) -> Path:
+    """The `node_modules` that it is in. Installed once, into a folder that is kept."""
+    npm = shutil.which("npm") or missing("Node.js", "install node and npm")
+    folder = Path(tempfile.gettempdir()) / f"gatehouse-{name}-npm-{version}-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "node_modules" / name / "package.json").exists():
+            command = [npm, "install", f"{name}@{version}", "--no-audit", "--no-fund", "--prefix", str(folder)]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+            if done.returncode:
+                missing(f"the {name} npm package", f"npm could not install it: {done.stderr.strip()[-500:]}")
+    return folder / "node_modules"
+
+
+def axe() -> str:
+    """axe-core, which looks for what keeps people out of a page: JavaScript, to be run in it."""
+    return (npm_package("axe-core", AXE_NPM_VERSION) / "axe-core/axe.min.js").read_text()
+
+
 class Node:
     """Runs JavaScript (CommonJS) with the `openai` npm package, installed once into a folder that is kept."""
 
@@ -386,23 +407,8 @@ class Node:
 
     @classmethod
     def find(cls) -> Self:
-        program, npm = shutil.which("node"), shutil.which("npm")
-        if not program or not npm:
-            missing("Node.js", "install node and npm")
-        folder = Path(tempfile.gettempdir()) / f"gatehouse-openai-npm-{OPENAI_NPM_VERSION}-{os.getuid()}"
-        folder.mkdir(mode=0o700, exist_ok=True)
-        with (folder / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not (folder / "node_modules/openai/package.json").exists():
-                cls._install(npm, folder)
-        return cls(program, folder / "node_modules")
-
-    @staticmethod
-    def _install(npm: str, folder: Path) -> None:
-        command = [npm, "install", f"openai@{OPENAI_NPM_VERSION}", "--no-audit", "--no-fund", "--prefix", str(folder)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
-        if done.returncode:
-            missing("the openai npm package", f"npm could not install it: {done.stderr.strip()[-500:]}")
+        program = shutil.which("node") or missing("Node.js", "install node and npm")
+        return cls(program, npm_package("openai", OPENAI_NPM_VERSION))
 
     def run(self, script: Path, *arguments: str, env: Mapping[str, str] | None = None, timeout_s: float = 60) -> str:
         """What the script prints. Raises AssertionError with its stderr when it does not exit with 0."""

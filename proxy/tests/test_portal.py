@@ -141,7 +141,9 @@ def test_key_is_lent_for_a_quarter_of_an_hour(mine: Client, alice: User, researc
 
 
 def test_key_is_one_for_each_person_and_team_and_not_among_mine(mine: Client, research: Team) -> None:
-    first, second = (lend(mine, research).json()["key"] for _ in range(2))
+    given = [lend(mine, research).json() for _ in range(2)]
+    assert [one["live_in_s"] > 0 for one in given] == [False, True]
+    first, second = (one["key"] for one in given)
     assert first != second
     assert check_now(first, peppers()) == check_now(second, peppers())
     assert ApiKey.objects.count() == 1

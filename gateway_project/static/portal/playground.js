@@ -10,7 +10,7 @@ function start() {
   const [transcript, empty, problem, status, send, stop] =
     ["transcript", "empty", "problem", "status", "send", "stop"].map(part);
   let said = []; // the conversation, as the API wants it
-  let lent = { team: "", key: "", until: 0 };
+  let lent = { team: "", key: "", until: 0, live: null };
   let underWay = null; // AbortController of the call
 
   // --- what may be chosen ---
@@ -30,27 +30,40 @@ function start() {
   offer();
 
   // --- the key ---
-  async function key({ fresh = false } = {}) {
-    if (!fresh && lent.team === team.value && Date.now() < lent.until) return lent.key;
+  let asking = null; // for a key: one question at a time
+
+  function key({ fresh = false } = {}) {
+    if (!fresh && lent.team === team.value && Date.now() < lent.until) return lent.live.then(() => lent.key);
+    asking ??= borrow().finally(() => { asking = null; });
+    return asking;
+  }
+
+  async function borrow() {
     const body = new URLSearchParams({ team: team.value, csrfmiddlewaretoken: form.elements.csrfmiddlewaretoken.value });
     const answer = await fetch(form.dataset.playground, { method: "POST", body });
     if (answer.redirected) throw new Error("You are signed out. Reload this page and sign in again.");
     const given = await answer.json().catch(() => ({ error: "The page is out of date. Reload it." }));
     if (!answer.ok) throw new Error(given.error ?? "No key could be had for this team.");
     // Asked for again a minute before it ends.
-    lent = { team: team.value, key: given.key, until: Date.now() + (given.expires_in_s - 60) * 1000 };
+    const until = Date.now() + (given.expires_in_s - 60) * 1000;
+    lent = { team: body.get("team"), key: given.key, until, live: pause(given.live_in_s * 1000) };
+    await lent.live;
     return lent.key;
   }
+
+  // While somebody writes, the key becomes live. What goes wrong with it is said when they send.
+  message.addEventListener("focus", () => key().catch(() => {}));
 
   async function post(body, signal) {
     const begun = Date.now();
     let secret = await key();
     for (;;) {
+      signal.throwIfAborted();
       const headers = { "Content-Type": "application/json", Authorization: `Bearer ${secret}` };
       const answer = await fetch("/v1/chat/completions", { method: "POST", headers, body: JSON.stringify(body), signal });
-      // A new secret is known everywhere within about a second.
+      // Another tab may have been given a key since, and workers may be late to hear of ours.
       if (answer.status !== 401 || Date.now() - begun > 5000) return answer;
-      await new Promise((resolve) => setTimeout(resolve, 400));
+      await pause(400);
       if (Date.now() - begun > 2500) secret = await key({ fresh: true });
     }
   }
@@ -157,6 +170,8 @@ function start() {
   stop.addEventListener("click", () => underWay?.abort());
   document.querySelector("[data-clear]").addEventListener("click", clear);
 }
+
+const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 async function wordsOf(answer) {
   try {

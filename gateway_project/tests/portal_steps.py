@@ -1,0 +1,42 @@
+"""What people do in the portal, in a browser, and what axe says of a page."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from playwright.sync_api import Page
+
+from gateway_project.tests.admin_steps import PASSWORD
+from gateway_project.tests.gateway_process import GatewayProcess
+
+# For manage.py shell: alice of the cast gets a password, and manages her team.
+GIVE_ALICE_A_PASSWORD = f"""
+from accounts.models import Membership, User
+alice = User.objects.get(username="alice")
+alice.set_password({PASSWORD!r})
+alice.first_name = "Alice"
+alice.save()
+membership = Membership.objects.get(user=alice, team__name="research")
+membership.role = Membership.Role.MANAGER
+membership.save()
+"""
+SERIOUS = {"serious", "critical"}
+RUN = """async () => {
+    const found = await axe.run(document, {resultTypes: ["violations"]});
+    return found.violations.map(({id, impact, help, nodes}) =>
+        ({id, impact, help, where: nodes.slice(0, 3).map(node => node.html.slice(0, 200))}));
+}"""
+
+
+def sign_in_to_portal(page: Page, gateway: GatewayProcess, username: str = "alice") -> None:
+    page.goto(f"{gateway.url}/")
+    page.get_by_label("Username").fill(username)
+    page.get_by_label("Password").fill(PASSWORD)
+    page.keyboard.press("Enter")
+    page.get_by_role("heading", name="Welcome").wait_for()
+
+
+def barriers(page: Page, axe: str) -> list[Any]:
+    """What axe finds that keeps people out; `axe`: its source."""
+    page.evaluate(axe)
+    return [found for found in page.evaluate(RUN) if found["impact"] in SERIOUS]
