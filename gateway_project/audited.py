@@ -2,11 +2,46 @@
 
 from __future__ import annotations
 
-from accounts.audit import watch
-from policies.models import Assignment, Policy, PolicyVersion, Rule, Wordlist, WordlistEntry
+from django.apps import apps
+from django.contrib.auth.models import Group, Permission
+from django.contrib.contenttypes.models import ContentType
+from django.contrib.sessions.models import Session
+
+from accounts.audit import personal, watch
+from accounts.tokens.models import StoredReply
+from policies.models import (
+    Assignment,
+    ContentView,
+    Finding,
+    LoggedContent,
+    PendingModeration,
+    Policy,
+    PolicyVersion,
+    Rule,
+    Wordlist,
+    WordlistEntry,
+)
 from proxy.models import Model, Provider, Route
 from usage.alert_models import AlertDestination, AlertRule
-from usage.models import Budget, Limit, ModelPrice, MoneySettings, Rerating, TopUp
+from usage.models import (
+    Adjustment,
+    Budget,
+    DirtyDay,
+    DirtyHour,
+    Limit,
+    ModelPrice,
+    MoneySettings,
+    Rerating,
+    Rollup,
+    Subtotal,
+    TopUp,
+    UsageEvent,
+)
+
+SET_UP = (
+    *("access.TermsVersion", "access.RequestRule", "access.AccessSettings", "sso.IdentityProvider", "sso.GroupRule"),
+    *("socialaccount.SocialApp", "scim.ScimGroup", "scim.ScimToken"),
+)
 
 
 def build() -> None:
@@ -23,3 +58,31 @@ def build() -> None:
     watch(Rerating, ignored={"events", "changed", "delta_nano_usd", "ended_at"})
     watch(AlertDestination)
     watch(AlertRule)
+    _tell_what_is_personal()
+
+
+def _tell_what_is_personal() -> None:
+    """For the export and the erasure of a person."""
+    gone = "erased"
+    personal.set_rules(
+        blanked={
+            UsageEvent: {
+                "request_id": gone, "key_label": gone, "end_user": "", "client_ip": "", "user_agent": "",
+                "organization": "", "trace_id": "", "tags": [],
+            },
+            Finding: {"request_id": gone, "key_label": gone},
+            ContentView: {"username": gone, "client_ip": "", "request_id": gone},
+        },
+        deleted=[LoggedContent],
+        kept=[Budget, Limit, ModelPrice, Assignment, AlertRule],
+        unsearched=[
+            # Set up by administrators; names in there are no traces. Nor are those that machines have given.
+            Provider, Model, Route, Policy, Rule, Assignment, Wordlist, WordlistEntry, MoneySettings, Budget, Limit,
+            ModelPrice, AlertDestination, AlertRule, Permission, Group, ContentType, Session,
+            *(apps.get_model(label) for label in SET_UP),
+            # By far the most rows: those of the person are emptied above, and no others name people.
+            UsageEvent, Finding, LoggedContent, Rollup, Subtotal, DirtyHour, DirtyDay, Adjustment,
+        ],
+        unsearched_columns=[(PolicyVersion, "document")],
+        sealed=[StoredReply, PendingModeration],
+    )  # fmt: skip

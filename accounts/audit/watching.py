@@ -6,7 +6,9 @@ records it themselves.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +30,17 @@ class Watched:
 
 
 _watched: dict[type[models.Model], Watched] = {}
+_silent: ContextVar[bool] = ContextVar("silent", default=False)
+
+
+@contextmanager
+def silenced() -> Iterator[None]:
+    """For what is told by one event of its own, such as the erasure of a person, which must not be told in full."""
+    token = _silent.set(True)
+    try:
+        yield
+    finally:
+        _silent.reset(token)
 
 
 def watch(model: type[models.Model], hidden: Iterable[str] = (), ignored: Iterable[str] = ()) -> None:
@@ -59,7 +72,7 @@ def _wrap_save(model: type[models.Model]) -> None:
     def recorded_save(self: models.Model, *args: Any, **options: Any) -> None:
         what = _watched[model]
         updated = options.get("update_fields")
-        if type(self) is not model or (updated is not None and set(updated) <= what.ignored):
+        if type(self) is not model or _silent.get() or (updated is not None and set(updated) <= what.ignored):
             save_base(self, *args, **options)
             return
         from accounts.audit import trail
@@ -90,6 +103,8 @@ def _record_save(row: models.Model, what: Watched, before: Fields | None, after:
 
 def _will_delete(instance: models.Model, **_kwargs: Any) -> None:
     """What it belongs to may be deleted before it is, so its name is read now."""
+    if _silent.get():
+        return
     from accounts.audit import trail
 
     trail.lock()
@@ -97,6 +112,8 @@ def _will_delete(instance: models.Model, **_kwargs: Any) -> None:
 
 
 def _deleted(instance: models.Model, **_kwargs: Any) -> None:
+    if _silent.get():
+        return
     from accounts.audit import trail
 
     model = type(instance)
@@ -112,6 +129,8 @@ def _related(
     instance: models.Model, action: str, reverse: bool, model: type[models.Model], pk_set: set[Any] | None, **kw: Any
 ) -> None:
     """Groups and permissions of a user, say. From the other side (`group.user_set`) each user is changed."""
+    if _silent.get():
+        return
     from accounts.audit import related
 
     related.changed(instance, action, reverse, model, pk_set, kw["sender"])
