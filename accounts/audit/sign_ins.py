@@ -25,9 +25,12 @@ def watch() -> None:
 
 def _signed_in(user: Any, request: HttpRequest | None = None, **_kwargs: Any) -> None:
     backend = str(getattr(user, "backend", "") or "").rsplit(".", 1)[-1]
-    actor = actors.current()
-    with actors.acting(actor.channel, user):
-        trail.record(SIGNED_IN, user, details={"backend": backend} if backend else None)
+    details = {"backend": backend} if backend else {}
+    idp = getattr(request, "sso_provider", None)  # set by accounts.sso
+    if idp is not None:
+        details = {"identity_provider": idp.slug}
+    with actors.acting(actors.current().channel if idp is None else actors.SSO, user):
+        trail.record(SIGNED_IN, user, details=details or None)
 
 
 def _failed(credentials: dict[str, Any], **_kwargs: Any) -> None:

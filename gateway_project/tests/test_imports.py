@@ -27,6 +27,7 @@ SOCKETS = {
     "proxy/upstream.py": "calls to providers",
     "proxy/probe.py": "the admin's connection test",
     "proxy/watch.py": "hears from Redis that the configuration changed",
+    "accounts/audit/syslog.py": "sends the audit trail to a syslog server",
     "accounts/public_addresses.py": "looks up where a name leads",
     "accounts/versions.py": "tells Redis that the configuration changed",
     "accounts/sso/documents.py": "reads what IdPs publish",
