@@ -111,7 +111,7 @@ class RuleForm(forms.ModelForm):
         kept = [self.instance.model] if self.instance.model and self.instance.model not in names else []
         model: Any = self.fields["model"]
         model.choices = [("", "Any"), *((name, name) for name in [*names, *kept])]
-        self.fields["max_per_month"].widget = UnfoldAdminDecimalFieldWidget(attrs={"step": "0.01"})
+        self.fields["max_per_month"].widget = UnfoldAdminDecimalFieldWidget(attrs={"step": "any"})
 
 
 @admin.register(RequestRule)
@@ -145,7 +145,7 @@ class SettingsForm(forms.ModelForm):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.fields["key_threshold"].widget = UnfoldAdminDecimalFieldWidget(attrs={"step": "0.01"})
+        self.fields["key_threshold"].widget = UnfoldAdminDecimalFieldWidget(attrs={"step": "any"})
 
 
 @admin.register(AccessSettings)

@@ -24,7 +24,7 @@ class UsdField(forms.DecimalField):
     """Whole nano-USD, entered in US dollars."""
 
     def __init__(self, label: str = "Amount in US dollars", **kwargs: Any) -> None:
-        widget = forms.NumberInput(attrs={"step": "0.01", "min": "0", "inputmode": "decimal"})
+        widget = forms.NumberInput(attrs={"step": "any", "inputmode": "decimal"})
         super().__init__(
             label=label,
             min_value=Decimal("0.000001"),
@@ -78,7 +78,7 @@ class ModelsField(forms.MultipleChoiceField):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(
             choices=lambda: [(name, name) for name in catalogue.model_names()],
-            widget=forms.CheckboxSelectMultiple,
+            widget=forms.CheckboxSelectMultiple(attrs={"class": "scrolls"}),
             required=False,
             **kwargs,
         )

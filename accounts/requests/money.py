@@ -102,7 +102,7 @@ def usd(nano: int) -> str:
     amount = Decimal(nano) / NANO
     if amount == amount.quantize(Decimal("0.01")) or amount >= 1:
         return f"${amount:,.2f}"
-    return f"${amount:.4f}"
+    return f"${amount:.9f}".rstrip("0")
 
 
 def amount_text(nano: int | None, per: str) -> str:
