@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from allauth.account.adapter import DefaultAccountAdapter
+from allauth.account.internal.flows.login import get_authentication_records
 from allauth.core import context
 from allauth.core.exceptions import ImmediateHttpResponse
 from allauth.mfa.adapter import DefaultMFAAdapter
@@ -22,6 +24,7 @@ from accounts.sso.models import IdentityProvider
 from accounts.sso.pages import refused
 
 PROVIDERS = {IdentityProvider.Kind.OIDC: "openid_connect", IdentityProvider.Kind.SAML: "saml"}
+FRESH_S = 300
 MFA_STAGE = "allauth.mfa.stages.AuthenticateStage"
 
 
@@ -74,6 +77,13 @@ class AccountAdapter(DefaultAccountAdapter):
         if getattr(context.request, "sso_identity", None) is not None:
             stages.remove(MFA_STAGE)
         return stages
+
+    def is_reauthentication_required(self, *, app: str) -> bool:
+        """Who has just signed in is not asked for the password again."""
+        request = context.request
+        records = get_authentication_records(request, request.user)
+        is_fresh = any(time.time() - record["at"] < FRESH_S for record in records)
+        return not is_fresh and bool(super().is_reauthentication_required(app=app))
 
     def add_message(self, *args: Any, **kwargs: Any) -> None:
         """The pages say what has happened."""

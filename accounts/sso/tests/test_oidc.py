@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import Any
 
@@ -33,6 +34,14 @@ def test_first_sign_in_makes_a_person_with_a_personal_team(oidc: Oidc, client: C
     assert (user.email, user.get_full_name(), user.has_usable_password()) == ("stu@example.org", "Stu Dent", False)
     assert Team.objects.filter(personal_of=user).exists()
     assert client.session["_auth_user_id"] == str(user.pk)
+
+
+def test_sign_in_is_in_the_audit_trail_with_its_idp(oidc: Oidc, client: Client) -> None:
+    oidc.issuer()
+    oidc.sign_in(client)
+    (event,) = AuditEvent.objects.filter(action="session.signed_in")
+    assert event.channel == "sso"
+    assert json.loads(event.detail.details) == {"identity_provider": "corp"}
 
 
 def test_second_sign_in_finds_the_person_by_sub_and_takes_what_is_new(oidc: Oidc, client: Client) -> None:

@@ -32,7 +32,7 @@ def test_request_is_signed(saml: SamlIdp, client: Client) -> None:
     metadata = client.get("/accounts/saml/uni/metadata/").content.decode()
     certificate = "".join(line for line in saml.row.sp_certificate.splitlines() if "-----" not in line)
     assert certificate in metadata.replace("\n", "")
-    query = sent["query"].partition("&Signature=")[0]
+    query = sent["query"].partition("&Signature=")[0] + "&" + urlencode({"SigAlg": SHA256})
     assert OneLogin_Saml2_Utils.validate_binary_sign(
         query, base64.b64decode(sent["Signature"]), saml.row.sp_certificate, SHA256
     )
