@@ -67,7 +67,7 @@ def world(admin_user: User, alice: User, research: Team) -> dict[str, Any]:
         "prices": ModelPrice.objects.create(
             model="gpt", input_nano_usd_per_mtok=1, output_nano_usd_per_mtok=1, valid_from="2026-01-01T00:00Z"
         ).pk,
-        "requests": AccessRequest.objects.create(kind="team", requester=alice, team=research, reason="To join").pk,
+        "requests": AccessRequest.objects.create(kind="join", requester=alice, team=research, reason="To join").pk,
         "usage": uuid.uuid4(), "audit": uuid.uuid4(),
     }  # fmt: skip
 
