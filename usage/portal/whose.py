@@ -66,7 +66,9 @@ def choose(user: User, of: str, public_id: str) -> tuple[Whose, list[Whose]]:
     if chosen is None:
         raise Http404("There is no such team.")
     if public_id:
-        key = chosen.keys.filter(public_id=public_id).select_related("team").first()
+        # PostgreSQL knows no NUL, and no public id has one.
+        known = chosen.keys.filter(public_id=public_id) if public_id.isalnum() else ApiKey.objects.none()
+        key = known.select_related("team").first()
         if key is None:
             raise Http404("There is no such key.")
         chosen = Whose(chosen.user, chosen.team, key)

@@ -27,6 +27,7 @@ SAME = {
     "events, sums and reports": (
         "test_chargeback.py",
         "test_exports.py",
+        "test_portal.py",
         "test_reports.py",
         "test_retention.py",
         "test_roll_up_command.py",
