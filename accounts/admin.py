@@ -30,6 +30,7 @@ from accounts import (
     roles,
 )
 from accounts.admin_pages import KEPT, LiveSoon, allowed_text, change_url, confirm
+from accounts.audit.person_admin import PersonalData
 from accounts.forms import (
     SearchableSelectMultiple,
     TeamForm,
@@ -284,7 +285,7 @@ class UserForm(UserChangeForm):
 
 
 @admin.register(User)
-class UserAdmin(LiveSoon, KeptWithUsedKeys, WithSections, BaseUserAdmin, ModelAdmin):
+class UserAdmin(PersonalData, LiveSoon, KeptWithUsedKeys, WithSections, BaseUserAdmin, ModelAdmin):
     empty_hint = "People own keys and are in teams. Only those with the staff status can sign in here."
     form = UserForm
     add_form = UserCreationForm

@@ -6,6 +6,7 @@ from django.apps import apps
 from django.contrib.auth.models import Group, Permission
 from django.contrib.contenttypes.models import ContentType
 from django.contrib.sessions.models import Session
+from django.db import models
 
 from accounts.audit import personal, watch
 from accounts.tokens.models import StoredReply
@@ -38,6 +39,12 @@ from usage.models import (
     UsageEvent,
 )
 
+SET_UP_HERE: tuple[type[models.Model], ...] = (
+    *(Provider, Model, Route),
+    *(Policy, Rule, PolicyVersion, Assignment),
+    *(Budget, TopUp, Limit, ModelPrice, MoneySettings),
+    *(AlertDestination, AlertRule),
+)
 SET_UP = (
     *("access.TermsVersion", "access.RequestRule", "access.AccessSettings", "sso.IdentityProvider", "sso.GroupRule"),
     *("socialaccount.SocialApp", "scim.ScimGroup", "scim.ScimToken"),
@@ -46,18 +53,12 @@ SET_UP = (
 
 def build() -> None:
     """Once, when all apps have their models."""
-    for model in (Provider, Model, Route):
-        watch(model)
-    for model in (Policy, Rule, PolicyVersion, Assignment):
+    for model in SET_UP_HERE:
         watch(model)
     # Entries that are written many at once are told by policies.services, these figures with them.
     watch(Wordlist, ignored={"entry_count", "content_hash", "updated_at"})
     watch(WordlistEntry)
-    for model in (Budget, TopUp, Limit, ModelPrice, MoneySettings):
-        watch(model)
     watch(Rerating, ignored={"events", "changed", "delta_nano_usd", "ended_at"})
-    watch(AlertDestination)
-    watch(AlertRule)
     _tell_what_is_personal()
 
 

@@ -1,60 +1,24 @@
-"""Files that are made while they are sent, so that their size does not matter."""
+"""Downloads of usage: each is in the audit trail."""
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from typing import TypeVar
-
-from asgiref.sync import sync_to_async
-from django.core.handlers.asgi import ASGIRequest
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
-from django.http.response import HttpResponseBase
 
+from accounts import downloads
 from accounts.audit import record
-
-Parts = Generator[bytes, None, None]
-Response = TypeVar("Response", bound=HttpResponseBase)
+from accounts.downloads import Parts
 
 
 def streamed(request: HttpRequest, name: str, content_type: str, parts: Parts) -> StreamingHttpResponse:
-    """A download of `parts`, each asked for when the one before has gone to the client."""
-    # Django reads a plain generator to its end before it sends anything under ASGI, and an asynchronous one under WSGI.
-    content = _InThread(parts) if isinstance(request, ASGIRequest) else parts
-    response = StreamingHttpResponse(content, content_type=content_type)
-    response["X-Accel-Buffering"] = "no"  # a proxy in front is not to collect it either
-    return as_attachment(response, name)
+    """As accounts.downloads has it."""
+    _record(name)
+    return downloads.streamed(request, name, content_type, parts)
 
 
 def whole(name: str, content_type: str, content: bytes) -> HttpResponse:
-    return as_attachment(HttpResponse(content, content_type=content_type), name)
+    _record(name)
+    return downloads.as_attachment(HttpResponse(content, content_type=content_type), name)
 
 
-def as_attachment(response: Response, name: str) -> Response:
-    """Every download is in the audit trail."""
+def _record(name: str) -> None:
     record("usage.exported", ("usage.download", "", name))
-    response["Content-Disposition"] = f'attachment; filename="{name}"'
-    response["Cache-Control"] = "private, no-store"
-    return response
-
-
-class _InThread:
-    """Asks for each part in the request's own thread: the event loop, which also serves /v1, never waits for one."""
-
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
-
-    def __aiter__(self) -> _InThread:
-        return self
-
-    async def __anext__(self) -> bytes:
-        part = await sync_to_async(self._next)()
-        if part is None:
-            raise StopAsyncIteration
-        return part
-
-    def _next(self) -> bytes | None:
-        return next(self._parts, None)
-
-    def close(self) -> None:
-        """Django calls this in that same thread, so never while a part is being made."""
-        self._parts.close()

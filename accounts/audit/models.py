@@ -53,7 +53,10 @@ class AuditEvent(models.Model):
         verbose_name = "audit event"
         ordering = ["-id"]
         default_permissions = ("view",)
-        indexes = [models.Index(fields=["target_type", "target_id", "id"], name="audit_event_target")]
+        indexes = [
+            models.Index(fields=["target_type", "target_id", "id"], name="audit_event_target"),
+            models.Index(fields=["request_id"], name="audit_event_request"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.action} {self.target_name}".strip()
@@ -120,7 +123,11 @@ class AuditDetail(models.Model):
     class Meta:
         verbose_name = "detail of an audit event"
         default_permissions = ()
-        indexes = [models.Index(fields=["user_id", "event"], name="audit_detail_user")]
+        indexes = [
+            models.Index(fields=["user_id", "event"], name="audit_detail_user"),
+            models.Index(fields=["user_name", "event"], name="audit_detail_user_name"),
+            models.Index(fields=["target_name", "event"], name="audit_detail_target"),
+        ]
 
     def __str__(self) -> str:
         return f"detail of {self.event_id}"

@@ -140,7 +140,10 @@ def _erase_rows(model: type[models.Model], rows: models.QuerySet[Any], counts: d
 
 def _goes_along(model: type[models.Model]) -> bool:
     """Whether such rows would be deleted with the person."""
-    return any(field.remote_field.on_delete is models.CASCADE for field in personal.owner_fields(model))
+    return any(
+        field.remote_field is not None and getattr(field.remote_field, "on_delete", None) is models.CASCADE
+        for field in personal.owner_fields(model)
+    )
 
 
 def _log_of(person: Person) -> models.Q:

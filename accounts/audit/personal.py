@@ -61,8 +61,16 @@ def set_rules(
     unsearched_columns: Iterable[tuple[type[models.Model], str]] = (),
     sealed: Iterable[type[models.Model]] = (),
 ) -> None:
-    lists = (deleted, kept, unsearched)
-    _rules[:] = [Rules(blanked, *map(frozenset, lists), frozenset(unsearched_columns), frozenset(sealed))]
+    _rules[:] = [
+        Rules(
+            blanked,
+            deleted=frozenset(deleted),
+            kept=frozenset(kept),
+            unsearched=frozenset(unsearched),
+            unsearched_columns=frozenset(unsearched_columns),
+            sealed=frozenset(sealed),
+        )
+    ]
 
 
 def rules() -> Rules:

@@ -10,6 +10,7 @@ from typing import Any
 
 from django.db import models
 from django.db.models import Q
+from django.db.models.functions import Cast
 
 from accounts.audit import chain, personal
 from accounts.audit.models import AuditDetail, AuditEvent
@@ -126,7 +127,7 @@ def _scrub_model(model: type[models.Model], markers: Markers) -> int:
             spelled = {text, json.dumps(text)[1:-1]} if isinstance(column, models.JSONField) else {text}
             for spelling in spelled:
                 wanted |= Q(_told__icontains=spelling)
-        told = models.functions.Cast(column.name, models.TextField())
+        told = Cast(column.name, models.TextField())
         rows = model._base_manager.annotate(_told=told).filter(wanted)
         for pk, value in list(rows.values_list("pk", column.name)):
             scrubbed = markers.scrub(value)
