@@ -50,6 +50,7 @@ ALERTS_RETENTION_DAYS = int(env.number("ALERTS_RETENTION_DAYS", 365, 1))
 AUDIT_RETENTION_DAYS = int(env.number("AUDIT_RETENTION_DAYS", 0, 0))  # 0: for ever
 AUDIT_ANCHOR_FILE = env.text("AUDIT_ANCHOR_FILE", str(DATA_DIR / "audit-anchors.jsonl"))
 AUDIT_ANCHOR_URL = env.web_address("AUDIT_ANCHOR_URL")
+AUDIT_ANCHOR_PRIVATE_NETWORK = env.flag("AUDIT_ANCHOR_PRIVATE_NETWORK", False)
 
 # --- Django ---------------------------------------------------------------------------------------------------------
 ROOT_URLCONF = "gateway_project.urls"
@@ -102,6 +103,7 @@ MIDDLEWARE = [
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "gateway_project.private.pages",
     "accounts.audit.actors.of_request",
     "django.contrib.messages.middleware.MessageMiddleware",
     "allauth.account.middleware.AccountMiddleware",
@@ -338,7 +340,7 @@ UNFOLD = {
     "SITE_HEADER": "Gatehouse",
     "SITE_SUBHEADER": "LLM gateway",
     "SITE_SYMBOL": "gate",
-    "SITE_URL": None,
+    "SITE_URL": "/",
     "SITE_FAVICONS": [
         {"rel": "icon", "type": "image/svg+xml", "href": lambda request: static("admin/favicon.svg")},
     ],
