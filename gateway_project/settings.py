@@ -354,6 +354,7 @@ UNFOLD = {
         "command_search": True,
         "navigation": "gateway_project.navigation.sections",
     },
+    "ACCOUNT": {"navigation": [{"title": "Second factor", "link": reverse_lazy("mfa_index")}]},
     "COMMAND": {"search_callback": "gateway_project.navigation.search"},
     "COLORS": {
         "primary": {

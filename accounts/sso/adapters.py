@@ -110,12 +110,16 @@ class SocialAdapter(DefaultSocialAccountAdapter):
 
     def pre_social_login(self, request: Any, sociallogin: SocialLogin) -> None:
         idp, identity = sociallogin.provider.app.idp, sociallogin.identity
-        user = sociallogin.user if sociallogin.is_existing else None
+        known = sociallogin.is_existing
+        user = sociallogin.user if known else services.made_for(idp, identity)
         try:
             services.check_admitted(idp, identity, user)
         except services.NotAdmitted as error:
             raise ImmediateHttpResponse(refused(request, idp, str(error), str(error), user=user)) from None
         request.sso_identity, request.sso_provider = identity, idp
+        if user is not None and not known:
+            services.link(user, idp, identity)
+            sociallogin.lookup()
         if user is not None:
             services.renew_person(user, idp, identity)
 

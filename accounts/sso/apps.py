@@ -10,8 +10,10 @@ class SsoConfig(AppConfig):
 
     def ready(self) -> None:
         from accounts.audit import watch
-        from accounts.sso import signals
+        from accounts.scim import on_groups_changed
+        from accounts.sso import services, signals
 
         watch(self.get_model("IdentityProvider"), hidden={"client_secret", "sp_key"})
         watch(self.get_model("GroupRule"))
         signals.connect()
+        on_groups_changed(services.groups_changed)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from dataclasses import replace
 from datetime import timedelta
 from importlib import import_module
 from typing import Any
@@ -16,6 +17,9 @@ from django.utils import timezone
 
 from accounts.audit import acting, record, trail
 from accounts.models import ApiKey, Membership, User
+from accounts.scim import selectors
+from accounts.scim.models import ScimPerson
+from accounts.scim.selectors import group_names
 from accounts.services import create_user, enable_key, revoke_key
 from accounts.sso.identity import Identity, matches, may_sign_in, username_of
 from accounts.sso.models import GroupRule, IdentityProvider, LapsedKey, RuleMembership, SignOn, SpentToken, SsoSession
@@ -59,6 +63,17 @@ def make_person(idp: IdentityProvider, identity: Identity) -> User:
         return renew_person(account.user, idp, identity)
 
 
+def made_for(idp: IdentityProvider, identity: Identity) -> User | None:
+    """The account that this IdP has had made through SCIM for somebody who now signs in for the first time."""
+    return selectors.made_for(idp, identity.subject, identity.username, identity.email)
+
+
+def link(user: User, idp: IdentityProvider, identity: Identity) -> None:
+    with acting("sso", name=idp.name), transaction.atomic():
+        SocialAccount.objects.create(user=user, provider=idp.slug, uid=identity.subject, extra_data={})
+        record("user.linked_to_identity_provider", target=user, details={"identity_provider": idp.slug})
+
+
 def renew_person(user: User, idp: IdentityProvider, identity: Identity) -> User:
     """At each further sign-in."""
     with acting("sso", name=idp.name), transaction.atomic():
@@ -93,20 +108,35 @@ def _renew(user: User, idp: IdentityProvider, identity: Identity) -> None:
 
 
 # --- rules ----------------------------------------------------------------------------------------------------------
-def rules_for(idp: IdentityProvider, identity: Identity) -> list[GroupRule]:
+def groups_changed(user: User, now: Collection[str], lost: Collection[str]) -> None:
+    """The IdP has told so through SCIM: what the rules say counts at once, not only at the next sign-in."""
+    trail.lock()
+    sign_on, _ = SignOn.objects.get_or_create(user=user)
+    user = User.objects.select_for_update().get(pk=user.pk)
+    person = ScimPerson.objects.filter(user=user).select_related("provider").first()
+    idp = sign_on.provider or (person.provider if person else None)
+    sign_on.groups = [group for group in sign_on.groups if group not in lost]
+    kept = tuple(sign_on.affiliations), tuple(sign_on.groups)
+    _apply_rules(user, sign_on, idp, Identity("", "", "", "", "", *kept))
+    sign_on.save()
+
+
+def rules_for(idp: IdentityProvider | None, identity: Identity) -> list[GroupRule]:
     """Those that hold for this identity now."""
     rules = GroupRule.objects.filter(Q(provider=idp) | Q(provider=None), enabled=True).select_related("team", "group")
     has = {GroupRule.Source.GROUP: identity.groups, GroupRule.Source.AFFILIATION: identity.affiliations}
     return [rule for rule in rules if any(matches(rule.value, value) for value in has[GroupRule.Source(rule.source)])]
 
 
-def _apply_rules(user: User, sign_on: SignOn, idp: IdentityProvider, identity: Identity) -> None:
-    rules = rules_for(idp, identity)
+def _apply_rules(user: User, sign_on: SignOn, idp: IdentityProvider | None, identity: Identity) -> None:
+    told = tuple(sorted(group_names(user)))  # through SCIM
+    rules = rules_for(idp, replace(identity, groups=(*identity.groups, *told)))
     facts = _apply_memberships(user, rules)
     facts |= _apply_standing(user, sign_on, rules)
     facts |= _apply_permissions(user, sign_on, {rule.group for rule in rules if rule.group})
     if facts:
-        record("user.group_rules_applied", target=user, details={"identity_provider": idp.slug, **facts})
+        slug = idp.slug if idp else ""
+        record("user.group_rules_applied", target=user, details={"identity_provider": slug, **facts})
 
 
 def _apply_memberships(user: User, rules: Iterable[GroupRule]) -> dict[str, Any]:

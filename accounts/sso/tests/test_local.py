@@ -183,6 +183,19 @@ def test_secret_of_the_second_factor_is_encrypted(client: Client, root: User) ->
     assert secret not in str(Authenticator.objects.get(type="totp").data)
 
 
+def test_secret_of_the_second_factor_is_rotated_with_the_others(
+    client: Client, root: User, settings: LazySettings
+) -> None:
+    log_in(client)
+    secret = enrol(client)
+    settings.ENCRYPTION_KEYS = ["another-key-of-the-tests-0123456789", *settings.ENCRYPTION_KEYS]
+    call_command("rotate_encryption", verbosity=0)
+    settings.ENCRYPTION_KEYS = settings.ENCRYPTION_KEYS[:1]
+    browser = Client()
+    log_in(browser)
+    assert browser.post("/accounts/2fa/authenticate/", {"code": code(secret, 1)}).status_code == 302
+
+
 def test_lost_phone_is_helped_by_a_command(client: Client, root: User) -> None:
     log_in(client)
     enrol(client)

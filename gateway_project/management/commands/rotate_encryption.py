@@ -8,6 +8,7 @@ from django.apps import apps
 from django.core.management.base import BaseCommand, CommandError
 
 from accounts.encryption import EncryptedField, Undecryptable, rotate
+from accounts.sso import second_factors
 
 
 class Command(BaseCommand):
@@ -32,6 +33,9 @@ class Command(BaseCommand):
                         # Only where nobody has entered another secret meanwhile: that one is under the new key already.
                         same = model._default_manager.filter(pk=row.pk, **{field: stored})
                         rotated += same.update(**{field: fresh})
+        count, unreadable = second_factors.rotate_all()
+        rotated += count
+        broken += unreadable
         self.stdout.write(f"{rotated} secrets encrypted anew" if rotated else "nothing changed")
         if broken:
             raise CommandError("\n".join(["cannot be decrypted with any of ENCRYPTION_KEYS:", *broken]))
