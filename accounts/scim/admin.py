@@ -25,7 +25,11 @@ class ScimTokenAdmin(ModelAdmin):
     actions_detail = ("rotate",)
 
     def get_fields(self, request: HttpRequest, obj: ScimToken | None = None) -> tuple[str, ...]:
-        return ("name",) if obj is None else ("name", "disabled", "public_id", "created_at", "last_used_at")
+        return (
+            ("name", "provider")
+            if obj is None
+            else ("name", "provider", "disabled", "public_id", "created_at", "last_used_at")
+        )
 
     @display(description="state", label={"on": "success", "disabled": "danger"})
     def state(self, token: ScimToken) -> str:
@@ -43,7 +47,7 @@ class ScimTokenAdmin(ModelAdmin):
         if change:
             obj.save(update_fields=form.changed_data)
             return
-        token, secret = create_token(obj.name)
+        token, secret = create_token(obj.name, obj.provider)
         obj.__dict__.update(token.__dict__)
         request.new_secret = secret  # type: ignore[attr-defined]
 

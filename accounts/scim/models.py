@@ -18,6 +18,16 @@ class ScimToken(models.Model):
     public_id = models.CharField(
         max_length=12, unique=True, editable=False, help_text="The part of the token that may be shown and logged."
     )
+    provider = models.ForeignKey(
+        "sso.IdentityProvider",
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        related_name="+",
+        verbose_name="identity provider",
+        help_text="Through which its people sign in: they get the account that was made here for them, and its group "
+        "rules count. Empty: the only one there is.",
+    )
     digest = models.CharField(max_length=64, editable=False, help_text="HMAC-SHA-256 of the token, hex.")
     pepper = models.CharField(max_length=8, editable=False, help_text="Fingerprint of the digest's pepper.")
     disabled = models.BooleanField(default=False, help_text="A disabled token is refused at once.")
@@ -39,6 +49,15 @@ class ScimPerson(models.Model):
 
     user = models.OneToOneField(
         settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="scim", help_text="The person."
+    )
+    provider = models.ForeignKey(
+        "sso.IdentityProvider",
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        related_name="+",
+        verbose_name="identity provider",
+        help_text="Which of them has told of the person.",
     )
     external_id = models.CharField(
         "external id", max_length=255, blank=True, db_index=True, help_text="What the IdP calls them."

@@ -16,9 +16,10 @@ from django.views import View
 from django.views.decorators.csrf import csrf_exempt
 from scim2_models import Error, InvalidSyntaxException, InvalidValueException, SCIMException
 
-from accounts.audit import acting
-from accounts.scim import tokens
+from accounts.audit import acting, trail
+from accounts.scim import selectors, tokens
 from accounts.scim.resources import POLICY
+from accounts.sso.models import IdentityProvider
 
 CONTENT_TYPE = "application/scim+json"
 TAKEN = (CONTENT_TYPE, "application/json")
@@ -36,6 +37,7 @@ class Problem(Exception):
 class ScimView(View):
     """Methods return (status, JSON) and raise SCIMException, ValidationError or Problem."""
 
+    provider: IdentityProvider | None = None
     http_method_names = ["get", "post", "put", "patch", "delete", "head"]
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
@@ -50,7 +52,10 @@ class ScimView(View):
             if handler is None or (request.method or "").lower() not in self.http_method_names:
                 raise Problem(405, f"{request.method} is not possible here.")
             _check_text(dict(request.GET.lists()))
+            self.provider = selectors.provider_of(token)
             with acting("scim", name=f"SCIM token {token.name}"), POLICY, transaction.atomic():
+                if request.method not in ("GET", "HEAD"):
+                    trail.lock()  # before the rows of people, as everywhere
                 response: HttpResponse = handler(request, *args, **kwargs)
             return response
         except Exception as problem:

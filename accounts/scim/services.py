@@ -15,29 +15,30 @@ from accounts.scim import selectors, tell_of_groups
 from accounts.scim.models import ScimGroup, ScimMember, ScimPerson
 from accounts.scim.resources import UserResource, address_of, attributes_of
 from accounts.services import create_user
+from accounts.sso.models import IdentityProvider
 
 
 # --- people ---------------------------------------------------------------------------------------------------------
 @transaction.atomic
-def create_person(resource: UserResource) -> User:
+def create_person(resource: UserResource, provider: IdentityProvider | None = None) -> User:
     """Somebody new, or somebody whom the IdP had deleted before. Raises SCIMException and ValidationError."""
     username = resource.user_name or ""
     user = User.objects.select_for_update().filter(username__iexact=username).first()
     if user is None:
         user = create_user(username, email=address_of(resource))
-        return _write(user, ScimPerson(user=user), resource)
+        return _write(user, ScimPerson(user=user), resource, provider)
     person = ScimPerson.objects.filter(user=user, deleted=True).first()
     if person is None:
         raise UniquenessException(detail="There is somebody with this userName.")
     person.deleted, person.active = False, False
-    return _write(user, person, resource)
+    return _write(user, person, resource, provider)
 
 
 @transaction.atomic
-def change_person(user: User, resource: UserResource) -> User:
+def change_person(user: User, resource: UserResource, provider: IdentityProvider | None = None) -> User:
     """Raises SCIMException and ValidationError."""
     person = ScimPerson.objects.filter(user=user).first() or ScimPerson(user=user, active=user.is_active)
-    return _write(user, person, resource)
+    return _write(user, person, resource, provider)
 
 
 @transaction.atomic
@@ -54,7 +55,7 @@ def delete_person(user: User) -> None:
     tell_of_groups(user, set(), lost)
 
 
-def _write(user: User, person: ScimPerson, resource: UserResource) -> User:
+def _write(user: User, person: ScimPerson, resource: UserResource, provider: IdentityProvider | None) -> User:
     username = User.normalize_username(resource.user_name or "")
     if User.objects.filter(username__iexact=username).exclude(pk=user.pk).exists():
         raise UniquenessException(detail="There is somebody with this userName.")
@@ -78,7 +79,7 @@ def _write(user: User, person: ScimPerson, resource: UserResource) -> User:
         user.save(update_fields=changed)
     if not active:
         _deactivate(user)
-    person.external_id = resource.external_id or ""
+    person.external_id, person.provider = resource.external_id or "", provider or person.provider
     person.active, person.attributes, person.changed_at = active, attributes_of(resource), timezone.now()
     person.full_clean(exclude=["attributes"])
     person.save()

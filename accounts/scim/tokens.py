@@ -17,6 +17,7 @@ from accounts import keys
 from accounts.keys import Digest
 from accounts.scim.models import ScimToken
 from accounts.services import peppers
+from accounts.sso.models import IdentityProvider
 
 PREFIX = "gh-scim-"
 TOUCHED_EVERY = timedelta(minutes=1)
@@ -30,9 +31,9 @@ class InvalidToken(Exception):
 
 
 @transaction.atomic
-def create_token(name: str) -> tuple[ScimToken, str]:
+def create_token(name: str, provider: IdentityProvider | None = None) -> tuple[ScimToken, str]:
     """Returns it and the whole token, which is never seen again. Raises ValidationError."""
-    token = ScimToken(name=name, public_id=keys.make_public_id())
+    token = ScimToken(name=name, provider=provider, public_id=keys.make_public_id())
     secret = _give_secret(token)
     token.full_clean()
     token.save()

@@ -157,7 +157,7 @@ class UserView(OneView):
         return user_resource(row, base)
 
     def change(self, row: User, resource: UserResource) -> User:
-        return services.change_person(row, resource)
+        return services.change_person(row, resource, self.provider)
 
     def remove(self, row: User) -> None:
         services.delete_person(row)
@@ -177,7 +177,7 @@ class UsersView(ListView):
 
     def post(self, request: HttpRequest) -> HttpResponse:
         wanted = UserResource.model_validate(body_of(request), scim_ctx=Context.RESOURCE_CREATION_REQUEST)
-        user = services.create_person(wanted)
+        user = services.create_person(wanted, self.provider)
         return shown(request, user_resource(user, base_of(request)), 201)
 
 
