@@ -20,6 +20,7 @@ SECTIONS = (
             ("Teams", "groups", "accounts.team"),
             ("Users", "person", "accounts.user"),
             ("Groups", "shield_person", "auth.group"),
+            ("Management tokens", "vpn_key", "tokens.managementtoken"),
             ("Audit trail", "history_edu", "audit.auditevent"),
             ("Identity providers", "passkey", "sso.identityprovider"),
             ("Group rules", "diversity_3", "sso.grouprule"),

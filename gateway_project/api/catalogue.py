@@ -158,7 +158,7 @@ class Models(Everything):
     filters = {
         "name": Filter("name", "Only the model of this name."),
         "enabled": Filter("enabled", "Only models that are switched on, or only others.", "flag"),
-        "provider": Filter("routes__provider", "Only models with a route to the provider with this id.", "id"),
+        "provider": Filter("routes__provider", "Only models with a route to the provider with this id.", "id", True),
     }
 
     def get_queryset(self) -> Any:

@@ -30,6 +30,8 @@ class Filter:
     lookup: str
     words: str
     kind: str | tuple[str, ...] = "text"
+    # Several of the rows that `lookup` asks may belong to one of the list.
+    many: bool = False
 
     def read(self, name: str, given: str) -> Any:
         """Raises BadRequest."""
@@ -91,6 +93,8 @@ def filtered(queryset: QuerySet[Any], request: Request, filters: Mapping[str, Fi
     for name in request.query_params.keys() & filters.keys():
         given = str(request.query_params[name])
         queryset = queryset.filter(**{filters[name].lookup: filters[name].read(name, given)})
+        if filters[name].many:
+            queryset = queryset.distinct()
     return queryset
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from django.urls import path, re_path
-from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
+from django.views.generic import TemplateView
+from drf_spectacular.views import SpectacularAPIView
 from rest_framework.routers import SimpleRouter
 
 from gateway_project.api import asked, catalogue, errors, keys, money, people, rules, trail, usage, words
@@ -42,6 +43,6 @@ urlpatterns = [
     path("token-exchange", TokenExchange.as_view(), name="api-token-exchange"),
     path("me", Me.as_view(), name="api-me"),
     path("schema/", SpectacularAPIView.as_view(authentication_classes=AUTHENTICATION), name="api-schema"),
-    path("docs/", SpectacularSwaggerView.as_view(url_name="api-schema"), name="api-docs"),
+    path("docs/", TemplateView.as_view(template_name="api/docs.html"), name="api-docs"),
     re_path(r"^[\s\S]*$", errors.unknown_url),
 ]

@@ -164,6 +164,8 @@ def test_routes_are_replaced_by_those_given(admin: Program) -> None:
         (one.pk, 0, 3),
         (two.pk, 1, 1),
     ]
+    admin.patch(url, {"routes": [{"provider": one.pk}, {"provider": one.pk, "upstream_model": "other"}]})
+    assert len(admin.get(f"models?provider={one.pk}").json()["data"]) == 1
     twice = admin.patch(url, {"routes": [{"provider": one.pk}, {"provider": one.pk}]})
     assert error(twice, 400)["param"] == "routes.1.provider"
 
