@@ -101,7 +101,7 @@ class ListView(ScimView):
 
     def page(self, request: HttpRequest, rows: QuerySet[Any]) -> tuple[list[Any], int, int]:
         """(rows, how many there are in all, the number of the first)"""
-        asked = SearchRequest.model_validate(
+        asked: Any = SearchRequest.model_validate(
             {name: request.GET[name] for name in ("startIndex", "count") if request.GET.get(name)}
         )
         if text := request.GET.get("filter"):
