@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from policies.blocked import messages_of
+from policies.checks.base import CHECKS
 from policies.models import Policy, PolicyVersion
 from policies.tests import findings
 
@@ -38,7 +39,7 @@ def test_each_rule_that_blocked_it_says_its_own_once() -> None:
 def test_rule_without_a_message_says_what_its_check_does() -> None:
     version(3, {"name": "no frogs", "check": "wordlist"})
     event = findings.add(NOW).event_id
-    assert "policy" in messages_of([event])[event]
+    assert messages_of([event]) == {event: CHECKS["wordlist"].message}
 
 
 @pytest.mark.parametrize("changed", [{"action": "redact"}, {"dry_run": True}, {"failed": True}, {"policy": "gone"}])

@@ -134,7 +134,7 @@ def test_key_is_lent_for_a_quarter_of_an_hour(mine: Client, alice: User, researc
     answer = lend(mine, research)
     principal = check_now(answer.json()["key"], peppers())
     assert (principal.user_id, principal.team_id) == (alice.pk, research.pk)
-    assert principal.endpoints == {"chat/completions"}
+    assert principal.endpoints == frozenset({"chat/completions"})
     assert principal.expires_at is not None
     assert abs(principal.expires_at - timezone.now().timestamp() - 900) < 60
     assert "no-store" in answer.headers["cache-control"]
