@@ -10,6 +10,6 @@ module.exports = {
     lastName: "Lecturer",
     displayName: "Lea Lecturer",
     email: "lea@example.org",
-    groups: "course-1, staff",
+    groups: "lectures, staff",
   },
 };

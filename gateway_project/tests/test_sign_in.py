@@ -1,4 +1,4 @@
-"""Signing in at a real OpenID provider, in a browser: what its groups give, and what is lost with them."""
+"""Signing in at real identity providers, in a browser: what their groups give, and what is lost with them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, BrowserContext, Page
 from gateway_project.tests.admin_steps import PASSWORD
 from gateway_project.tests.clients import call
 from gateway_project.tests.gateway_process import GatewayProcess
-from gateway_project.tests.idps import CLIENT, SLUG, OidcServer
+from gateway_project.tests.idps import CLIENT, SLUG, OidcServer, SamlServer
 from gateway_project.tests.services import wait_until
 
 pytestmark = pytest.mark.slow
@@ -34,6 +34,14 @@ idp.set_secret("{client_secret}")
 idp.save()
 GroupRule.objects.create(value="course-1", team=Team.objects.create(name="course"))
 """
+SESSIONS = "SELECT * FROM sso_ssosession WHERE subject = '3f2a-lecturer'"
+SAML_SET_UP = """
+from accounts.models import Team
+from accounts.sso.models import GroupRule, IdentityProvider
+idp = IdentityProvider.objects.create(kind="saml", slug="saml", name="College", metadata_url="{url}/metadata")
+GroupRule.objects.create(value="lectures", team=Team.objects.create(name="lectures"), role="manager")
+GroupRule.objects.create(value="staff", makes_staff=True)
+"""
 TEAMS = "SELECT t.name FROM accounts_membership m JOIN accounts_team t ON t.id = m.team_id WHERE t.name = 'course'"
 
 
@@ -41,6 +49,13 @@ TEAMS = "SELECT t.name FROM accounts_membership m JOIN accounts_team t ON t.id =
 def idp(admin_gateway: GatewayProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OidcServer]:
     with OidcServer(tmp_path_factory.mktemp("oidc"), admin_gateway.url).running() as server:
         admin_gateway.manage("shell", "-c", SET_UP.format(slug=SLUG, url=server.url, **CLIENT))
+        yield server
+
+
+@pytest.fixture(scope="module")
+def saml(admin_gateway: GatewayProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SamlServer]:
+    with SamlServer(tmp_path_factory.mktemp("saml"), admin_gateway.url).running() as server:
+        admin_gateway.manage("shell", "-c", SAML_SET_UP.format(url=server.url))
         yield server
 
 
@@ -93,8 +108,26 @@ def test_log_out_at_the_idp_ends_the_session_here(
     page = sign_in(context, admin_gateway, "ann")
     page.goto(f"{idp.url}/session/end")
     page.get_by_role("button", name="Yes, sign me out").click()
-    page.wait_for_url(f"{idp.url}/**")
+    wait_until(lambda: "logged out" in idp.log or "could not" in idp.log, 10, "the IdP has told the gateway")
+    assert "could not" not in idp.log, idp.log
     page.goto(f"{admin_gateway.url}/keys/")
+    assert page.url.startswith(f"{admin_gateway.url}/accounts/login/")
+
+
+def test_lecturer_signs_in_and_is_signed_out_by_the_idp(
+    admin_gateway: GatewayProcess, saml: SamlServer, context: BrowserContext
+) -> None:
+    page = context.new_page()
+    page.goto(f"{admin_gateway.url}/accounts/login/")
+    page.get_by_role("link", name="College").click()
+    page.get_by_role("button", name="Sign In").click()
+    page.wait_for_url(f"{admin_gateway.url}/")
+    page.get_by_role("link", name="Admin", exact=True).wait_for()  # the rule makes staff of them
+    assert len(admin_gateway.query(SESSIONS)) == 1
+
+    page.goto(f"{saml.url}/signout")
+    assert admin_gateway.query(SESSIONS) == []
+    page.goto(f"{admin_gateway.url}/")
     assert page.url.startswith(f"{admin_gateway.url}/accounts/login/")
 
 
