@@ -24,6 +24,8 @@ SECTIONS = (
             ("Audit trail", "history_edu", "audit.auditevent"),
             ("Identity providers", "passkey", "sso.identityprovider"),
             ("Group rules", "diversity_3", "sso.grouprule"),
+            ("SCIM tokens", "sync_lock", "scim.scimtoken"),
+            ("SCIM groups", "group_work", "scim.scimgroup"),
         ),
     ),
     (
