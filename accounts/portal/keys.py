@@ -15,9 +15,11 @@ from accounts.key_states import with_membership
 from accounts.models import ApiKey, User
 from accounts.portal import key_budgets
 from accounts.portal.choices import TeamChoice, choices_of
+from accounts.requests import terms
 
 # Keys that the playground makes for itself bear this name, which people cannot give.
 PLAYGROUND = "Playground (this portal)"
+TERMS = "First agree to the terms of use, in the portal under Terms."
 ASK = (
     "A key with this budget has to be asked for, or one without any. Set a smaller budget, or ask for the key under "
     "Requests."
@@ -43,6 +45,8 @@ def make_own_key(
 ) -> tuple[ApiKey, str]:
     """A key of `user`, and its secret, which is never seen again. `team_value`: TeamChoice.value. `budget`: nano-USD
     and the window. Raises ValidationError."""
+    if terms.barring(user) is not None:
+        raise ValidationError(TERMS)
     choice = _choice(user, team_value)
     _check(user, choice, name, models, expires_at, budget)
     team = choice.team or services.personal_team(user)

@@ -169,8 +169,10 @@ def stop_student(student: CohortStudent) -> None:
 
 @transaction.atomic
 def let_go_on(student: CohortStudent) -> None:
+    """Their key works again; where it was deleted, they may make another, with a budget that begins anew."""
     student.stopped = False
-    student.save(update_fields=["stopped"])
+    student.had_key = student.key is not None
+    student.save(update_fields=["stopped", "had_key"])
     if student.key is not None:
         services.enable_key(student.key)
 

@@ -16,6 +16,7 @@ from accounts.requests import cohorts
 from accounts.requests.models import CohortStudent
 
 NO_PLAYGROUND = "Your budget in this course is on your key there. For the playground, choose another team."
+LOST_KEY = "Your key in this course was deleted. Ask your teacher to let you go on."
 ONE_KEY = "You have a key in this course already. Give it a new secret instead."
 
 
@@ -44,8 +45,8 @@ def after_save(sender: Any, instance: ApiKey, created: bool = False, **kwargs: A
     """A new key of a student takes their place in the course, with its limits."""
     place: CohortStudent | None = instance.__dict__.pop("_course_place", None)
     if place is not None and created:
-        place.key = instance
-        place.save(update_fields=["key"])
+        place.key, place.had_key = instance, True
+        place.save(update_fields=["key", "had_key"])
         cohorts.give_limits(instance, place.cohort)
 
 
@@ -70,5 +71,7 @@ def _check_new(place: CohortStudent) -> None:
         raise ValidationError("This course is over.")
     if place.stopped:
         raise ValidationError("Your place in this course was stopped. Ask your teacher.")
+    if place.lost_key:
+        raise ValidationError(LOST_KEY)
     if place.key_id is not None:
         raise ValidationError(ONE_KEY)

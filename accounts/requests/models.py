@@ -291,6 +291,9 @@ class CohortStudent(models.Model):
         related_name="cohort_place",
         help_text="Their key in the course.",
     )
+    had_key = models.BooleanField(
+        default=False, editable=False, help_text="They made their key: there is no second one when it is deleted."
+    )
     stopped = models.BooleanField(default=False, help_text="Their key was stopped by hand.")
     joined_at = models.DateTimeField("joined", null=True, blank=True, help_text="When they came.")
 
@@ -304,6 +307,11 @@ class CohortStudent(models.Model):
 
     def __str__(self) -> str:
         return f"{self.invited} in {self.cohort}"
+
+    @property
+    def lost_key(self) -> bool:
+        """It was deleted, by whatever."""
+        return self.had_key and self.key_id is None
 
 
 class CohortLink(models.Model):

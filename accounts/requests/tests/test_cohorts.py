@@ -364,3 +364,13 @@ def test_earlier_end_that_the_student_chose_stays(mona: User, research: Team, ch
     enrolment.invite(cohort, ["charlie"])
     tomorrow = timezone.now() + timedelta(days=1)
     assert key_in(cohort, charlie, expires_at=tomorrow)[0].expires_at == tomorrow
+
+
+def test_deleted_key_gives_no_second_budget(mona: User, research: Team, charlie: User) -> None:
+    cohort = course(mona, research)
+    enrolment.invite(cohort, ["charlie"])
+    key_in(cohort, charlie)[0].delete()
+    with pytest.raises(ValidationError, match="deleted"):
+        key_in(cohort, charlie)
+    cohorts.let_go_on(CohortStudent.objects.get())
+    assert key_in(cohort, charlie)[0].expires_at == cohort.ends_at

@@ -13,6 +13,7 @@ from django.utils import timezone
 from accounts import services as accounts_services
 from accounts.authentication import check_now
 from accounts.models import Team, User
+from accounts.portal.keys import make_own_key
 from accounts.requests import terms
 from accounts.requests.models import TermsAgreement, TermsVersion
 
@@ -85,3 +86,9 @@ def test_keys_that_are_there_go_on_working(alice: User, research: Team) -> None:
     key, secret = accounts_services.create_key("laptop", research, alice)
     publish()
     assert check_now(secret, accounts_services.peppers()).key_id == key.pk
+
+
+def test_no_way_of_making_a_key_of_ones_own_gets_past_the_terms(alice: User, research: Team, models: None) -> None:
+    publish()
+    with pytest.raises(ValidationError, match="agree to the terms"):
+        make_own_key(alice, str(research.pk), "k", models=None, endpoints=None, expires_at=None, budget=None)
