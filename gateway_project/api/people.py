@@ -5,10 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib.auth.models import Group
-from drf_spectacular.utils import OpenApiExample, extend_schema_serializer
+from drf_spectacular.utils import OpenApiExample, extend_schema, extend_schema_serializer
 from rest_framework import serializers
+from rest_framework.decorators import action
+from rest_framework.exceptions import PermissionDenied
+from rest_framework.response import Response
 
 from accounts import roles, services
+from accounts.audit.people import erase_person, export_person
 from accounts.models import Membership, Team, User
 from gateway_project.api.answers import answered
 from gateway_project.api.base import Everything, Listed, Retrieved
@@ -40,12 +44,19 @@ class UserSerializer(RowSerializer):
         read_only_fields = ("id", "date_joined", "last_login")
 
 
+class PersonalDataSerializer(serializers.Serializer):
+    tables = serializers.DictField(
+        child=serializers.ListField(child=serializers.DictField()), help_text="By table, the rows about the person."
+    )
+
+
 class Users(Everything):
     """People. Passwords are not set here: people sign in through the IdP, or set theirs themselves."""
 
     resource, model, serializer_class = "users", User, UserSerializer
     queryset = User.objects.all()
     volatile = ("last_login",)
+    rights = {"erase": "accounts.delete_user", "personal_data": "accounts.delete_user"}
     filters = {
         "username": Filter("username", "Only the person with this user name."),
         "email": Filter("email__iexact", "Only people with this e-mail address, in any case."),
@@ -56,6 +67,31 @@ class Users(Everything):
 
     def get_queryset(self) -> Any:
         return User.objects.prefetch_related("groups")
+
+    @extend_schema(request=None, responses=PersonalDataSerializer)
+    @action(detail=True, methods=["post"], url_path="personal-data")
+    def personal_data(self, request: Any, pk: str) -> Response:
+        """All that the database keeps on the person, secrets masked. Needs the permission to see logged content too."""
+        person = self._manageable()
+        self.need("policies.view_loggedcontent")
+        return Response({"tables": export_person(person)}, headers={"Cache-Control": "no-store"})
+
+    @extend_schema(request=None, responses=UserSerializer)
+    @action(detail=True, methods=["post"])
+    def erase(self, request: Any, pk: str) -> Any:
+        """Removes for good what tells who the person is; what they spent stays, under no name. Not oneself."""
+        person = self._manageable()
+        if person.pk == request.user.pk:
+            raise PermissionDenied("Nobody erases themselves: somebody else has to.")
+        erase_person(person)
+        return self.answer(self.fresh(person))
+
+    def _manageable(self) -> User:
+        """Raises NotFound and PermissionDenied."""
+        person: User = self.row()
+        if not roles.may_manage(self.request.user, person):
+            raise PermissionDenied("This person has more rights than you.")
+        return person
 
     def save(self, given: dict[str, Any], row: Any) -> Any:
         roles.check_gift(

@@ -13,6 +13,7 @@ from uuid import uuid4
 
 import pytest
 from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import Permission
 from django.contrib.contenttypes.models import ContentType
 from django.core.management import call_command
 from django.db import connection, models
@@ -251,3 +252,28 @@ def test_commands_export_and_erase(zora: User, capsys: pytest.CaptureFixture[str
     assert json.loads(capsys.readouterr().out)["accounts.user"][0]["username"] == "zora.zander"
     call_command("erase_person", "zora.zander", yes=True)
     assert f"The person is now erased-{zora.pk}." in capsys.readouterr().out
+
+
+# --- by the management API ------------------------------------------------------------------------------------------
+def test_api_exports_and_erases(zora: User) -> None:
+    root = Client()
+    root.force_login(User.objects.get(username="root"))
+    told = root.post(f"/api/v1/users/{zora.pk}/personal-data")
+    assert told.status_code == 200, told.content
+    assert told.json()["tables"]["accounts.user"][0]["email"] == "zora@example.org"
+    erased = root.post(f"/api/v1/users/{zora.pk}/erase")
+    assert (erased.status_code, erased.json()["username"]) == (200, f"erased-{zora.pk}")
+    assert found(CANARIES) == set()
+
+
+def test_api_lets_nobody_erase_themselves_or_without_the_permission(research: Team, alice: User) -> None:
+    helper = User.objects.create_user("helper", is_staff=True)
+    helper.user_permissions.add(*Permission.objects.filter(codename__in=["view_user", "change_user"]))
+    client = Client()
+    client.force_login(helper)
+    for page in ("erase", "personal-data"):
+        assert client.post(f"/api/v1/users/{alice.pk}/{page}").status_code == 403
+    root = User.objects.create_superuser("root")
+    client.force_login(root)
+    assert client.post(f"/api/v1/users/{root.pk}/erase").status_code == 403
+    assert set(User.objects.values_list("username", flat=True)) == {"alice", "helper", "root"}
