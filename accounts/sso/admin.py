@@ -40,14 +40,20 @@ class IdentityProviderAdmin(ModelAdmin):
     list_per_page = 50
     actions_detail = ("test",)
     change_form_before_template = "admin/sso/identityprovider/addresses.html"
-    conditional_fields = dict.fromkeys(OF_OIDC, f"kind == '{OIDC}'") | dict.fromkeys(OF_SAML, f"kind == '{SAML}'")
+    # Of a row that is there the kind is no field of the form, and only what is of its kind is shown at all.
+    conditional_fields = {
+        name: f"typeof kind === 'undefined' || kind == '{kind}'"
+        for kind, names in ((OIDC, OF_OIDC), (SAML, OF_SAML))
+        for name in names
+    }
 
     def get_fieldsets(self, request: HttpRequest, obj: IdentityProvider | None = None) -> Any:
         may_edit = self.has_add_permission(request) if obj is None else self.has_change_permission(request, obj)
         of_oidc = OF_OIDC if may_edit else tuple(name for name in OF_OIDC if name != "new_secret")
+        reached_by = (*of_oidc, *OF_SAML) if obj is None else OF_SAML if obj.kind == SAML else of_oidc
         return (
             (None, {"fields": ("kind", "slug", "name", ("enabled", "hidden"))}),
-            ("How to reach it", {"fields": (*of_oidc, *OF_SAML)}),
+            ("How to reach it", {"fields": reached_by}),
             (
                 "Who may sign in",
                 {

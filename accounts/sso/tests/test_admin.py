@@ -62,6 +62,16 @@ def test_what_cannot_work_is_not_saved(admin_client: Client, wrong: dict[str, st
     assert not IdentityProvider.objects.exists()
 
 
+def test_page_shows_what_is_of_its_kind(admin_client: Client, oidc: Oidc, saml: SamlIdp) -> None:
+    for row, shown, hidden in (
+        (oidc.issuer().row, "discovery_url", "metadata_xml"),
+        (saml.row, "metadata_xml", "new_secret"),
+    ):
+        page = admin_client.get(f"/admin/sso/identityprovider/{row.pk}/change/").content.decode()
+        assert f'name="{shown}"' in page
+        assert f'name="{hidden}"' not in page
+
+
 def test_page_says_what_the_idp_must_be_told(admin_client: Client, oidc: Oidc, saml: SamlIdp) -> None:
     row = oidc.issuer().row
     page = admin_client.get(f"/admin/sso/identityprovider/{row.pk}/change/").content.decode()
