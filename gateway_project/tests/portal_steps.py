@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from playwright.sync_api import Page
 
@@ -21,8 +21,11 @@ membership.role = Membership.Role.MANAGER
 membership.save()
 """
 SERIOUS = {"serious", "critical"}
-RUN = """async () => {
-    const found = await axe.run(document, {resultTypes: ["violations"]});
+# Nothing but the colours differs.
+SCHEMES: dict[Literal["light", "dark"], list[str]] = {"light": [], "dark": ["color-contrast"]}
+RUN = """async (rules) => {
+    const options = rules.length ? {runOnly: rules} : {};
+    const found = await axe.run(document, {resultTypes: ["violations"], ...options});
     return found.violations.map(({id, impact, help, nodes}) =>
         ({id, impact, help, where: nodes.slice(0, 3).map(node => node.html.slice(0, 200))}));
 }"""
@@ -37,6 +40,10 @@ def sign_in_to_portal(page: Page, gateway: GatewayProcess, username: str = "alic
 
 
 def barriers(page: Page, axe: str) -> list[Any]:
-    """What axe finds that keeps people out; `axe`: its source."""
+    """What axe finds that keeps people out, in light and in dark; `axe`: its source. The page stays dark."""
+    found: list[Any] = []
     page.evaluate(axe)
-    return [found for found in page.evaluate(RUN) if found["impact"] in SERIOUS]
+    for scheme, rules in SCHEMES.items():
+        page.emulate_media(color_scheme=scheme)
+        found += [{"in": scheme, **one} for one in page.evaluate(RUN, rules) if one["impact"] in SERIOUS]
+    return found

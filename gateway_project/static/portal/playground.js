@@ -39,7 +39,7 @@ function key({ fresh = false } = {}) {
 async function borrow() {
   const body = new URLSearchParams({ team: team.value, csrfmiddlewaretoken: form.elements.csrfmiddlewaretoken.value });
   const answer = await fetch(form.dataset.playground, { method: "POST", body });
-  if (answer.redirected) throw new Error("You are signed out. Reload this page and sign in again.");
+  if (answer.redirected) throw new Error("Reload this page: you have to sign in again, or to agree to the terms first.");
   const given = await answer.json().catch(() => ({ error: "The page is out of date. Reload it." }));
   if (!answer.ok) throw new Error(given.error ?? "No key could be had for this team.");
   // Asked for again a minute before it ends.
