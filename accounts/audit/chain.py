@@ -48,10 +48,11 @@ def signing_key() -> tuple[str, bytes]:
     return _derive(settings.ENCRYPTION_KEYS[0])
 
 
-def keep_key() -> None:
-    """Writes down the key that signs from now on, so that it outlives its ENCRYPTION_KEYS entry."""
-    fingerprint, key = signing_key()
-    AuditKey.objects.get_or_create(fingerprint=fingerprint, defaults={"secret": encrypt(key.hex())})
+def keep_old_keys() -> None:
+    """Writes down the keys that signed before, so that they outlive their ENCRYPTION_KEYS entries."""
+    for secret in settings.ENCRYPTION_KEYS[1:]:
+        fingerprint, key = _derive(secret)
+        AuditKey.objects.get_or_create(fingerprint=fingerprint, defaults={"secret": encrypt(key.hex())})
 
 
 def known_keys() -> dict[str, bytes]:

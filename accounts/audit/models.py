@@ -175,7 +175,7 @@ class AuditKey(models.Model):
 
     fingerprint = models.CharField(primary_key=True, max_length=16, help_text="What events call it.")
     secret = EncryptedField(help_text="The key, hex, encrypted.")
-    made_at = models.DateTimeField(default=timezone.now, help_text="When it was first used.")
+    made_at = models.DateTimeField(default=timezone.now, help_text="When it was written down.")
 
     class Meta:
         verbose_name = "key of the audit trail"

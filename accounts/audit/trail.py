@@ -102,8 +102,8 @@ def seal(head: AuditHead, event: AuditEvent, detail: AuditDetail) -> None:
     detail.salts = json.dumps(salts)
     event.commitments = json.dumps({name: chain.commitment(salts[name], name, found[name]) for name in found})
     fingerprint, key = chain.signing_key()
-    if head.key != fingerprint:
-        chain.keep_key()
+    if head.key and head.key != fingerprint:
+        chain.keep_old_keys()
     event.key = fingerprint
     event.digest = chain.event_digest(key, event, head.digest or chain.START)
     head.number, head.digest, head.last_id, head.key = event.number, event.digest, event.id, fingerprint

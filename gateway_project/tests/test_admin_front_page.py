@@ -187,7 +187,10 @@ def sidebar(client: Client) -> dict[str, list[str]]:
 def test_sidebar_leads_everywhere(admin_client: Client) -> None:
     assert sidebar(admin_client) == {
         "": ["Overview"],
-        "People & keys": ["API keys", "Teams", "Users", "Groups"],
+        "People & keys": [
+            *("API keys", "Teams", "Users", "Groups", "Management tokens", "Audit trail"),
+            *("Identity providers", "Group rules", "SCIM tokens", "SCIM groups"),
+        ],
         "Requests & courses": [
             *("Requests", "Rules for requests", "Settings of requests", "Courses", "Terms", "Agreements"),
         ],

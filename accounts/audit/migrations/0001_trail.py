@@ -70,7 +70,7 @@ class Migration(migrations.Migration):
             fields=[
                 ('fingerprint', models.CharField(help_text='What events call it.', max_length=16, primary_key=True, serialize=False)),
                 ('secret', accounts.encryption.EncryptedField(help_text='The key, hex, encrypted.')),
-                ('made_at', models.DateTimeField(default=django.utils.timezone.now, help_text='When it was first used.')),
+                ('made_at', models.DateTimeField(default=django.utils.timezone.now, help_text='When it was written down.')),
             ],
             options={
                 'verbose_name': 'key of the audit trail',

@@ -1,4 +1,4 @@
-"""Many who write at once, in threads and transactions of their own: one chain, and an event exactly if the change is."""
+"""Many who write at once, in threads and transactions of their own: one chain, and an event exactly for each change."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ from typing import Any
 from django.apps import apps
 from django.core.management.base import BaseCommand, CommandError
 
+from accounts.audit.chain import keep_old_keys
 from accounts.encryption import EncryptedField, Undecryptable, rotate
 from accounts.sso import second_factors
 
@@ -17,6 +18,7 @@ class Command(BaseCommand):
     requires_system_checks: list[str] = []
 
     def handle(self, *args: Any, **options: Any) -> None:
+        keep_old_keys()
         rotated = 0
         broken: list[str] = []
         for model in apps.get_models():
