@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from allauth.mfa.models import Authenticator
 from django.apps import apps
 from django.conf import settings
 from django.contrib.auth.models import Group, Permission
@@ -61,6 +62,7 @@ def build() -> None:
     watch(Wordlist, ignored={"entry_count", "content_hash", "updated_at"})
     watch(WordlistEntry)
     watch(Rerating, ignored={"events", "changed", "delta_nano_usd", "ended_at"})
+    watch(Authenticator, hidden={"data"}, ignored={"last_used_at"})
     _tell_what_is_personal()
     anchors.set_post(_post)
 

@@ -26,7 +26,7 @@ def build() -> None:
     calls.set_calls(find=event_ids, url=event_url)
     call_sections.set_sections(findings_of_call, content_of_call)
     rerating.set_prices_ids(selectors.prices_ids)
-    owner_sections.set_sections(limits_of_owner)
+    owner_sections.set_sections(limits_of_owner, events_of_owner)
     money.set_source(allowances)
     sources.set_repeated_blocks(repeated_blocks)
 
@@ -58,6 +58,12 @@ def content_of_call(request: HttpRequest, event_id: UUID) -> str:
 def repeated_blocks(since: datetime, at_least: int) -> list[BlockedKey]:
     found = findings.blocked_keys(since, at_least)
     return [BlockedKey(one.key_id, one.key_label, one.team_id, one.calls) for one in found]
+
+
+def events_of_owner(request: HttpRequest, owner: Model) -> str:
+    from accounts.audit import admin as audit_admin  # as those above
+
+    return audit_admin.of_owner(request, owner)
 
 
 def limits_of_owner(request: HttpRequest, owner: Model) -> str:

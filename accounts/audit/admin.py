@@ -16,6 +16,7 @@ from django.db import models
 from django.db.models import Q, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
+from django.template.loader import render_to_string
 from django.template.response import TemplateResponse
 from django.urls import NoReverseMatch, path, reverse
 from django.utils import timezone
@@ -212,6 +213,13 @@ def list_url(target_type: str, target_id: object) -> str:
     """Of all events of a target."""
     query = urlencode({"target": f"{target_type}:{target_id}", "window": "all"})
     return f"{reverse('admin:audit_auditevent_changelist')}?{query}"
+
+
+def of_owner(request: HttpRequest, owner: models.Model) -> str:
+    """On the page of a team, a person or a key: a link to its events, for those who may read the trail."""
+    if not request.user.has_perm(VIEW):
+        return ""
+    return render_to_string("admin/audit/of_owner.html", {"url": list_url(owner._meta.label_lower, owner.pk)})
 
 
 def facts_of(request: HttpRequest, event: AuditEvent) -> list[tuple[str, SafeString | str]]:

@@ -41,7 +41,7 @@ class PersonalData:
         user = self._person(request, object_id)
         if request.method != "POST":
             return confirm(
-                self,  # type: ignore[arg-type]
+                self,
                 request,
                 [user],
                 title="Export personal data",
@@ -68,7 +68,7 @@ class PersonalData:
             return HttpResponseRedirect(reverse("admin:accounts_user_change", args=[user.pk]))
         if request.method != "POST":
             return confirm(
-                self,  # type: ignore[arg-type]
+                self,
                 request,
                 [user],
                 title="Erase person",
@@ -80,9 +80,9 @@ class PersonalData:
         return HttpResponseRedirect(reverse("admin:accounts_user_change", args=[user.pk]))
 
     def _person(self, request: HttpRequest, object_id: str) -> User:
-        user: Any = self.get_object(request, unquote(str(object_id)))  # type: ignore[attr-defined]
+        user: Any = self.get_object(request, unquote(str(object_id)))
         if user is None:
             raise Http404("There is no such person.")
         if not roles.may_manage(request.user, user):
             raise PermissionDenied
-        return user  # type: ignore[no-any-return]
+        return user

@@ -11,6 +11,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from allauth.mfa.models import Authenticator
 from django.apps import apps
 from django.contrib.auth import authenticate
 from django.core.management import call_command
@@ -87,6 +88,14 @@ def test_each_change_is_one_event_with_before_and_after(name: str) -> None:
     created, changed, deleted = since(began)
     assert [created.action, changed.action, deleted.action] == [f"{name}.created", f"{name}.changed", f"{name}.deleted"]
     assert (changed.before, changed.after) == (before, changes)
+
+
+def test_second_factor_is_told_without_its_secret(alice: User) -> None:
+    made = Authenticator.objects.create(user=alice, type="totp", data={"secret": "JBSWY3DPEHPK3PXP"})
+    began = last_number()
+    made.delete()
+    (event,) = since(began)
+    assert (event.action, event.before["data"], event.before["user"]) == ("authenticator.deleted", "***", alice.pk)
 
 
 def test_secret_of_a_provider_is_never_told() -> None:

@@ -115,6 +115,11 @@ def test_page_of_an_event_whose_target_is_gone(target: Any, auditor: Client) -> 
     assert auditor.get(page_of(AuditEvent.objects.latest("number"))).status_code == 200
 
 
+def test_page_of_a_team_leads_to_its_events(admin_client: Client, research: Team) -> None:
+    link = f"{LIST}?target=accounts.team%3A{research.pk}&amp;window=all"
+    assert link in admin_client.get(f"/admin/accounts/team/{research.pk}/change/").content.decode()
+
+
 def test_nobody_writes_in_the_trail(admin_client: Client, research: Team) -> None:
     event = AuditEvent.objects.latest("number")
     assert admin_client.post(page_of(event), {"action": "x"}).status_code == 403
