@@ -259,38 +259,25 @@ if CELERY_BROKER_URL.startswith("filesystem://"):
 CELERY_BEAT_SCHEDULE_FILENAME = str(DATA_DIR / "celerybeat-schedule")
 CELERY_BEAT_SCHEDULE = {
     # Expires: what a stopped worker did not do must not pile up for it.
-    "roll up usage": {"task": "usage.tasks.roll_up", "schedule": 20.0, "options": {"expires": 20}},
-    # Each time for a minute at most, so oftener than once a day.
-    "delete old usage": {"task": "usage.tasks.prune", "schedule": 3600.0, "options": {"expires": 3600}},
-    "moderate what waits": {"task": "policies.tasks.moderate_pending", "schedule": 5.0, "options": {"expires": 5}},
-    "watch for alerts": {"task": "usage.alert_tasks.check", "schedule": 30.0, "options": {"expires": 30}},
-    "send alerts": {"task": "usage.alert_tasks.send", "schedule": 10.0, "options": {"expires": 10}},
-    "forget old alerts": {"task": "usage.alert_tasks.purge", "schedule": 600.0, "options": {"expires": 600}},
-    "anchor the audit trail": {
-        "task": "accounts.audit.tasks.write_anchor",
-        "schedule": 3600.0,
-        "options": {"expires": 3600},
-    },
-    "delete old audit events": {"task": "accounts.audit.tasks.prune", "schedule": 3600.0, "options": {"expires": 3600}},
-    "let keys lapse": {"task": "accounts.sso.tasks.lapse_keys", "schedule": 600.0, "options": {"expires": 600}},
-    "forget old sign-ins": {"task": "accounts.sso.tasks.forget_old", "schedule": 3600.0, "options": {"expires": 3600}},
-    "purge what policies kept": {"task": "policies.tasks.purge", "schedule": 600.0, "options": {"expires": 600}},
+    name: {"task": task, "schedule": float(every_s), "options": {"expires": every_s}}
+    for name, task, every_s in (
+        ("roll up usage", "usage.tasks.roll_up", 20),
+        # Each time for a minute at most, so oftener than once a day.
+        ("delete old usage", "usage.tasks.prune", 3600),
+        ("moderate what waits", "policies.tasks.moderate_pending", 5),
+        ("watch for alerts", "usage.alert_tasks.check", 30),
+        ("send alerts", "usage.alert_tasks.send", 10),
+        ("forget old alerts", "usage.alert_tasks.purge", 600),
+        ("anchor the audit trail", "accounts.audit.tasks.write_anchor", 3600),
+        ("delete old audit events", "accounts.audit.tasks.prune", 3600),
+        ("let keys lapse", "accounts.sso.tasks.lapse_keys", 600),
+        ("forget old sign-ins", "accounts.sso.tasks.forget_old", 3600),
+        ("send mail about requests", "accounts.requests.tasks.send_mail", 10),
+        ("end courses and old requests", "accounts.requests.tasks.tidy", 30),
+        ("delete what the management API kept", "accounts.tokens.tasks.purge", 600),
+        ("purge what policies kept", "policies.tasks.purge", 600),
+    )
 }
-CELERY_BEAT_SCHEDULE |= {
-    "send mail about requests": {
-        "task": "accounts.requests.tasks.send_mail",
-        "schedule": 10.0,
-        "options": {"expires": 10},
-    },
-    "end courses and old requests": {
-        "task": "accounts.requests.tasks.tidy",
-        "schedule": 30.0,
-        "options": {"expires": 30},
-    },
-}
-CELERY_BEAT_SCHEDULE["delete what the management API kept"] = {
-    "task": "accounts.tokens.tasks.purge", "schedule": 600.0, "options": {"expires": 600}
-}  # fmt: skip
 # Policies may not import the data plane, which knows the providers and the way out: they find it here at run time.
 MODERATION_CLIENT = "proxy.moderation.ask_now"
 
