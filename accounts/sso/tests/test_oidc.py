@@ -88,7 +88,7 @@ def test_caller_adds_nothing_to_the_request(oidc: Oidc, client: Client) -> None:
         {"at_hash": "AAAAAAAAAAAAAAAAAAAAAA"},
         {"_claim_names": {"groups": "src1"}},
     ],
-    ids=str,
+    ids=lambda claims: "-".join(claims),
 )
 def test_id_token_that_is_not_for_this_sign_in_is_refused(oidc: Oidc, client: Client, claims: dict[str, Any]) -> None:
     oidc.issuer().claims = claims
@@ -261,7 +261,7 @@ def test_idp_ends_one_of_its_sessions_only(oidc: Oidc, client: Client) -> None:
         {"iss": "https://evil.example.org"},
         {"iat": int(time.time()) - 3600},
     ],
-    ids=str,
+    ids=lambda claims: "-".join(claims),
 )
 def test_log_out_token_that_is_none_is_refused(oidc: Oidc, client: Client, claims: dict[str, Any]) -> None:
     oidc.issuer()
