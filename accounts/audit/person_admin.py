@@ -80,7 +80,7 @@ class PersonalData:
         return HttpResponseRedirect(reverse("admin:accounts_user_change", args=[user.pk]))
 
     def _person(self, request: HttpRequest, object_id: str) -> User:
-        user: Any = self.get_object(request, unquote(str(object_id)))
+        user: Any = self.get_object(request, unquote(str(object_id)))  # type: ignore[attr-defined]
         if user is None:
             raise Http404("There is no such person.")
         if not roles.may_manage(request.user, user):
