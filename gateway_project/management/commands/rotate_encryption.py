@@ -7,6 +7,7 @@ from typing import Any
 from django.apps import apps
 from django.core.management.base import BaseCommand, CommandError
 
+from accounts.audit import record
 from accounts.audit.chain import keep_old_keys
 from accounts.encryption import EncryptedField, Undecryptable, rotate
 from accounts.sso import second_factors
@@ -38,6 +39,8 @@ class Command(BaseCommand):
         count, unreadable = second_factors.rotate_all()
         rotated += count
         broken += unreadable
+        if rotated:
+            record("secrets.rotated", details={"count": rotated})
         self.stdout.write(f"{rotated} secrets encrypted anew" if rotated else "nothing changed")
         if broken:
             raise CommandError("\n".join(["cannot be decrypted with any of ENCRYPTION_KEYS:", *broken]))
