@@ -10,7 +10,7 @@ from allauth.mfa.models import Authenticator
 from django.conf import settings
 from django.contrib.auth import REDIRECT_FIELD_NAME
 from django.core.exceptions import PermissionDenied
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
 from django.shortcuts import redirect
 from django.urls import reverse
 from django.utils.http import url_has_allowed_host_and_scheme, urlencode
@@ -18,6 +18,13 @@ from django.utils.http import url_has_allowed_host_and_scheme, urlencode
 from accounts.sso.models import IdentityProvider
 from accounts.sso.signals import SESSION_MARK
 
+# The shape of every error of the management API.
+SET_UP_FIRST = {
+    "message": "Set up your second factor first, at /accounts/2fa/totp/activate/.",
+    "type": "invalid_request_error",
+    "param": None,
+    "code": "second_factor_required",
+}
 TOTP_REQUIRED = "required"
 FREE_PATHS = ("/accounts/2fa/", "/accounts/logout/", "/accounts/reauthenticate/", "/static/")
 
@@ -67,7 +74,7 @@ def require_second_factor(get_response: Callable[[HttpRequest], HttpResponse]) -
     def middleware(request: HttpRequest) -> HttpResponse:
         if settings.LOCAL_ADMIN_TOTP == TOTP_REQUIRED and _lacks_second_factor(request):
             if request.path.startswith("/api/"):
-                raise PermissionDenied
+                return JsonResponse({"error": SET_UP_FIRST}, status=403)
             return redirect("mfa_activate_totp")
         return get_response(request)
 

@@ -128,7 +128,8 @@ def test_staff_without_a_second_factor_see_nothing_else_where_it_is_required(
     log_in(client)
     for path in ("/admin/", "/", "/admin/accounts/user/"):
         assert client.get(path)["location"] == "/accounts/2fa/totp/activate/"
-    assert client.get("/api/v1/teams").status_code == 403
+    refused = client.get("/api/v1/teams")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (403, "second_factor_required")
     enrol(client)
     assert client.get("/admin/").status_code == 200
 
