@@ -28,7 +28,8 @@ def test_token_is_shown_once_and_belongs_to_who_makes_it(admin_client: Client, a
     token = authenticate(secret[1], "192.0.2.1")
     assert (token.user, token.scopes) == (admin_user, ["usage:read"])
     for url in (LIST, f"{LIST}{token.pk}/change/"):
-        assert token.public_id in (page := admin_client.get(url).content.decode())
+        page = admin_client.get(url).content.decode()
+        assert token.public_id in page
         assert secret[1] not in page
 
 
