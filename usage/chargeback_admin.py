@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import date
-from html import escape
 from itertools import groupby
 from typing import Any, cast
 from urllib.parse import urlencode
@@ -15,6 +14,7 @@ from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import reverse
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin
 from unfold.widgets import UnfoldAdminSelectWidget
@@ -87,9 +87,9 @@ class CostCenter:
 
     @property
     def html(self) -> SafeString:
-        return SafeString("".join(self._rows()))
+        return format_html_join("", "{}", ((row,) for row in self._rows()))
 
-    def _rows(self) -> Iterator[str]:
+    def _rows(self) -> Iterator[SafeString]:
         """As they stand below each other, each with its CSS class."""
         yield _html("gh-center", self.total)
         for team in self.teams:
@@ -109,7 +109,7 @@ def page(model_admin: ModelAdmin, request: HttpRequest) -> HttpResponse:
         "form": form,
         "centers": list(cost_centers(found, shown_in)),
         "total": total,
-        "total_html": SafeString(_html("gh-center", total)),
+        "total_html": _html("gh-center", total),
         "shown_in": shown_in,
         "unfinished": found.unfinished,
         "files": [(kind.upper(), form.url("usage_chargeback_file", kind)) for kind in FILES],
@@ -160,12 +160,12 @@ def _team(lines: list[Line], breakdown: Breakdown, shown_in: Currency) -> TeamRo
     return TeamRows(_row(lines[0].team, chargeback.total_of(lines), shown_in), parts)
 
 
-def _html(kind: str, row: Row) -> str:
+def _html(kind: str, row: Row) -> SafeString:
     """A row of the table. There may be thousands: in a template they took as long as all the rest of the page."""
-    mark = f' <abbr title="Of these without a price: {row.unpriced}">+?</abbr>' if row.unpriced else ""
-    shown = f"<td>{escape(row.shown)}</td>" if row.shown else ""
-    figures = f"<td>{row.calls}{mark}</td><td>{row.tokens}</td><td>{row.usd}</td>{shown}"
-    return f'<tr class="{kind}"><th scope="row">{escape(row.name)}</th>{figures}</tr>\n'
+    mark = format_html(' <abbr title="Of these without a price: {}">+?</abbr>', row.unpriced) if row.unpriced else ""
+    shown = format_html("<td>{}</td>", row.shown) if row.shown else ""
+    text = '<tr class="{}"><th scope="row">{}</th><td>{}{}</td><td>{}</td><td>{}</td>{}</tr>\n'
+    return format_html(text, kind, row.name, row.calls, mark, row.tokens, row.usd, shown)
 
 
 def _row(name: str, used: Used, shown_in: Currency) -> Row:
