@@ -234,6 +234,7 @@ def attempt(policy: PolicySpec, conversation: Conversation) -> Trial:
 def _without_askers(rules: Sequence[CompiledRule]) -> Chain:
     chain = Chain(rules)
     chain.request_askers, chain.reply_askers = [], []
+    chain.clean = None  # each run is to show what a text costs that nobody has read yet
     return chain
 
 
